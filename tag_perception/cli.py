@@ -1,4 +1,4 @@
-"""`python -m tag_perception VERB …`: verbs parse their arguments, import lazily and call one function.
+"""`python -m tag_perception VERB …`: verbs parse, import lazily and call one function.
 
 Heavy imports stay inside the verbs, so that `--help` is instant and a verb needs only the packages
 it uses. A wrong input ends with one line on stderr and exit code 2.

@@ -1,4 +1,4 @@
-"""Dataclass ⇄ YAML ⇄ "a.b=c" overrides. An unknown key or a value of the wrong type is an error."""
+"""Dataclass ⇄ YAML ⇄ "a.b=c" overrides; an unknown key or a wrong type is an error."""
 
 from __future__ import annotations
 

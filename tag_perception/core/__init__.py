@@ -1,1 +1,1 @@
-"""The network and its geometry: torch and numpy only, no ROS, no dataset, no file but checkpoints."""
+"""The network and its geometry: torch and numpy, no ROS, no dataset, no file but checkpoints."""

@@ -1,4 +1,4 @@
-"""The one Cityscapes class table: label ids, train ids, colours, and the six 3D detection classes."""
+"""The one Cityscapes class table: ids, train ids, colours, and the six detection classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 UNLABELLED = 255
-"""Train id of every pixel that is not scored, and vision_msgs/LabelInfo's "UNLABELED" for uint8."""
+"""Train id of pixels that are not scored; vision_msgs/LabelInfo's "UNLABELED" for uint8."""
 
 
 class Label(NamedTuple):

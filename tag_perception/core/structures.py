@@ -79,7 +79,7 @@ class Objects3D:
     box_2d_px: Tensor
     """(N, 4) visible (modal) rectangle x1, y1, x2, y2 in image pixels."""
     depth_sigma_m: Tensor
-    """(N,) standard deviation of the distance along the viewing ray, metres; 0 for ground truth."""
+    """(N,) standard deviation of the distance along the viewing ray, metres; 0: exact."""
 
     def __len__(self) -> int:
         return len(self.class_id)

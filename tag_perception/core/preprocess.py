@@ -1,0 +1,64 @@
+"""The only way from image to network input; training, evaluation and the runtime all walk it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tag_perception.core.structures import Camera, View
+
+MEAN = (0.485, 0.456, 0.406)
+"""ImageNet mean of R, G, B in [0, 1]."""
+STD = (0.229, 0.224, 0.225)
+
+
+def to_tensor(image: np.ndarray) -> tuple[Tensor, bool]:
+    """Wrap an (H, W, 3) uint8 RGB view as a tensor without a copy; True if its memory is BGR.
+
+    A BGR image is handed around as the RGB view `image[..., ::-1]`. Torch knows no negative
+    strides, so the memory order travels as a flag to `to_input`.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f'expected an (H, W, 3) uint8 image, got {image.shape} {image.dtype}')
+    bgr = image.strides[2] < 0
+    memory = image[..., ::-1] if bgr else image
+    if not memory.flags.writeable or min(memory.strides) < 0:
+        memory = memory.copy()
+    return torch.from_numpy(memory), bgr
+
+
+def to_input(images: Tensor, size: tuple[int, int], bgr: bool = False) -> Tensor:
+    """(B, 3, h, w) normalised float32 RGB, channels last, of (B, H, W, 3) uint8 images.
+
+    Resized with an antialiased bilinear filter and rounded to grey levels, which the CPU does four
+    times faster in uint8 than in float and a GPU only in float.
+    """
+    channels_first = images.permute(0, 3, 1, 2)
+    if channels_first.shape[-2:] != size:
+        if images.device.type != 'cpu':
+            channels_first = channels_first.float()
+        channels_first = F.interpolate(channels_first, size=size, mode='bilinear', antialias=True)
+        if channels_first.is_floating_point():
+            channels_first = channels_first.round()
+    if bgr:
+        channels_first = channels_first.flip(1)
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    normalised = (channels_first.float() - 255 * mean) / (255 * std)
+    return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def view_of(
+    cameras: Sequence[Camera], input_size: tuple[int, int], device: torch.device | str
+) -> View:
+    """The View of a batch of equally large images taken by `cameras`."""
+    intrinsics = [[camera.fx, camera.fy, camera.u0, camera.v0] for camera in cameras]
+    return View(
+        intrinsics=torch.tensor(intrinsics, dtype=torch.float32, device=device),
+        image_size=(cameras[0].height, cameras[0].width),
+        input_size=input_size,
+    )
