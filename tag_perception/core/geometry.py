@@ -66,7 +66,7 @@ def wrap_angle(angle_rad: Tensor) -> Tensor:
 
 
 def rotation_from_euler(psi_rad: Tensor, theta_rad: Tensor, phi_rad: Tensor) -> Tensor:
-    """(…, 3, 3) R = Rz(psi) Ry(theta) Rx(phi): yaw, pitch (nose down > 0), roll (right down > 0)."""
+    """(…, 3, 3) Rz(psi) Ry(theta) Rx(phi): yaw, pitch (nose down > 0), roll (right down > 0)."""
     cz, sz = torch.cos(psi_rad), torch.sin(psi_rad)
     cy, sy = torch.cos(theta_rad), torch.sin(theta_rad)
     cx, sx = torch.cos(phi_rad), torch.sin(phi_rad)
@@ -154,7 +154,7 @@ def quaternion_multiply(left: Tensor, right: Tensor) -> Tensor:
 
 
 def alpha_from_psi(psi_rad: Tensor, u: Tensor, fx: Tensor | float, u0: Tensor | float) -> Tensor:
-    """Observation angle of MonoDLE: ry = -psi - pi/2 seen from the ray through column u, wrapped."""
+    """Observation angle of MonoDLE: ry = -psi - pi/2 relative to the ray through column u."""
     return wrap_angle(-psi_rad - math.pi / 2 - torch.atan2(u - u0, torch.ones_like(u) * fx))
 
 
@@ -164,7 +164,7 @@ def psi_from_alpha(alpha_rad: Tensor, u: Tensor, fx: Tensor | float, u0: Tensor 
 
 
 def box_corners(center: Tensor, size_lwh_m: Tensor, rotation: Tensor) -> Tensor:
-    """(…, 8, 3) corners in the frame of `center` (…, 3) and `rotation` (…, 3, 3); see CORNER_NAMES."""
+    """(…, 8, 3) corners in the frame of `center` (…, 3) and `rotation` (…, 3, 3)."""
     unit = _CORNERS.to(center)
     offsets = unit * (size_lwh_m / 2).unsqueeze(-2)
     return center.unsqueeze(-2) + offsets @ rotation.transpose(-1, -2)

@@ -84,8 +84,8 @@ class Objects3D:
     def __len__(self) -> int:
         return len(self.class_id)
 
-    def __getitem__(self, index: Tensor | slice | int) -> Objects3D:
-        """The boxes that an index tensor, boolean mask or slice selects; of a batch, one image."""
+    def __getitem__(self, index: Tensor | slice | int | tuple[Tensor, Tensor]) -> Objects3D:
+        """The boxes that an index, mask or slice selects; of a batch, also [image, box]."""
         return Objects3D(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Objects3D:
