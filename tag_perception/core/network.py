@@ -242,6 +242,14 @@ def _require(condition: bool, message: str) -> None:
 
 
 _TAG = NetworkConfig()
+_DLA34 = NetworkConfig(
+    'dla34', channel_attention=False, spatial_attention=False, imagenet_classifier=True
+)
+
+
+def _baseline(backbone: str) -> NetworkConfig:
+    return replace(_DLA34, backbone=backbone, imagenet_classifier=backbone == 'resnet50')
+
 
 PRESETS: dict[str, NetworkConfig] = {
     'tag': _TAG,
@@ -252,5 +260,11 @@ PRESETS: dict[str, NetworkConfig] = {
     'tag_ppm': replace(_TAG, context='ppm'),
     'tag_without_alpha': replace(_TAG, channel_attention=False),
     'tag_without_beta': replace(_TAG, spatial_attention=False),
+    # Table II, single task, then multi-task
+    'dla34_detection3d': replace(_DLA34, tasks=('detection3d',)),
+    'dla34_semantic': replace(_DLA34, tasks=('semantic',)),
+    'dla34_depth': replace(_DLA34, tasks=('depth',)),
+    'dla34': _DLA34,
+    **{name: _baseline(name) for name in BACKBONES if name not in ('tag', 'dla34')},
 }
 """The networks by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
@@ -75,20 +76,39 @@ class Bottleneck(nn.Module):
         return self.relu(self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x))
 
 
+class NormConv(nn.Sequential):
+    """Batch norm, ReLU, then convolution, the order in the pyramid pooling of DDRNet and PIDNet."""
+
+    def __init__(self, in_channels: int, channels: int, kernel: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(
+            in_channels, channels, kernel, padding=kernel // 2, groups=groups, bias=False
+        )
+
+
 def stage(
-    block: type[nn.Module],
+    block: Callable[..., nn.Module],
     in_channels: int,
     *widths: int,
     blocks: int,
     stride: int = 1,
+    last_relu: bool = True,
     **options: Any,
 ) -> nn.Sequential:
-    """`blocks` blocks in a row, the first with `stride`; `widths` are the block's, output last."""
-    channels = (in_channels, *[widths[-1]] * (blocks - 1))
-    strides = (stride, *[1] * (blocks - 1))
-    return nn.Sequential(
-        *(block(c, *widths, s, **options) for c, s in zip(channels, strides, strict=True))
-    )
+    """`blocks` blocks in a row, the first with `stride`; `widths` are the block's, output last.
+
+    Without `last_relu` the stage ends in the plain sum, for something to be added to it.
+    """
+    rows = []
+    for i in range(blocks):
+        if i == blocks - 1 and not last_relu:
+            options = {**options, 'relu': False}
+        rows.append(
+            block(widths[-1] if i else in_channels, *widths, 1 if i else stride, **options)
+        )
+    return nn.Sequential(*rows)
 
 
 def upsample_to(x: Tensor, like: Tensor) -> Tensor:
