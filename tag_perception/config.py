@@ -86,7 +86,7 @@ def save(config: Any, path: Path | str) -> None:
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:
-    """A copy of `config` with every "a.b=c" applied; c is parsed as YAML."""
+    """A copy of `config` with every "a.b=c" applied; c is parsed as YAML, nothing is empty text."""
     values = to_dict(config)
     known = flatten(values)
     for assignment in assignments:
@@ -99,7 +99,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
         node = values
         for parent in parents:
             node = node[parent]
-        node[leaf] = yaml.safe_load(text)
+        node[leaf] = yaml.safe_load(text) if text else ''
     return from_dict(type(config), values)
 
 
