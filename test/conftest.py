@@ -145,17 +145,17 @@ def _paint(camera, boxes, size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ground = np.where(rows > 0.004, EXTRINSIC['z'] / rows, np.nan)
     depth = np.repeat(ground[:, None], width, 1)
     ids = np.where(np.isfinite(depth), LABEL_ID['road'], LABEL_ID['sky'])
-    strip = slice(height // 4, height // 4 + 6)
-    names = ('building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation')
-    names += ('terrain', 'person', 'rider', 'sidewalk')
-    for index, columns in enumerate(np.array_split(np.arange(width), len(names))):
-        ids[strip, columns[0] : columns[-1] + 1] = LABEL_ID[names[index]]
-    depth[strip] = 40.0
     instances = ids.copy()
     for box in boxes:
         x, y, w, h = (int(value) for value in box['modal'])
         area = slice(y, y + h + 1), slice(x, x + w + 1)
         ids[area], depth[area] = box['id'], box['depth']
         instances[area] = box['json']['instanceId']
+    strip = slice(4, 10)
+    names = ('building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation')
+    names += ('terrain', 'person', 'rider', 'sidewalk')
+    for name, columns in zip(names, np.array_split(np.arange(width), len(names)), strict=True):
+        ids[strip, columns] = instances[strip, columns] = LABEL_ID[name]
+    depth[strip] = 40.0
     ids[-4:], instances[-4:], depth[-4:] = LABEL_ID['ego vehicle'], LABEL_ID['ego vehicle'], np.nan
     return ids, instances, depth
