@@ -1,0 +1,40 @@
+# Each target first sets up what it needs, in a virtual environment; nothing here needs root.
+#
+#   make demo [INPUT=folder or bag]    make test    make setup    make lint
+#
+ROS ?= kilted# the distribution to set up: kilted or jazzy
+PYTHON3 ?= python3# the interpreter to set up with: Python 3.10 to 3.12
+
+VENV := .venv$(if $(filter-out kilted,$(ROS)),-$(ROS))
+PYTHON := $(VENV)/bin/python
+
+# Tools that read the ament index find the virtual environment there.
+export AMENT_PREFIX_PATH := $(abspath $(VENV))
+# A sourced ROS installation would mix its modules and libraries with those of the environment.
+ifneq ($(ROS_DISTRO),)
+unexport ROS_DISTRO PYTHONPATH LD_LIBRARY_PATH CMAKE_PREFIX_PATH
+endif
+
+.PHONY: setup test test-slow lint demo clean
+
+setup:
+	@command -v $(PYTHON3) >/dev/null || { echo 'set-up: there is no $(PYTHON3); install Python 3.10 to 3.12 or name one: make setup PYTHON3=…' >&2; exit 1; }
+	@$(PYTHON3) underlay/bootstrap.py --ros $(ROS) --venv $(VENV)
+
+test: setup
+	$(VENV)/bin/pytest $(ARGS)
+
+test-slow: setup
+	$(VENV)/bin/pytest -m slow $(ARGS)
+
+lint: setup
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy tag_perception
+
+demo: setup
+	@$(PYTHON) -m tag_perception demo $(if $(INPUT),--input '$(INPUT)') --out out/demo
+
+clean:  # keeps the virtual environments; `rm -rf .venv*` removes those
+	rm -rf build install log out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
