@@ -28,7 +28,7 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str = '') -> 
         raise ConfigError(f'{where or cls.__name__}: expected a mapping, got {values!r}')
     hints = typing.get_type_hints(cls)
     known = {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
+    unknown = sorted(str(key) for key in set(values) - set(known))
     if unknown:
         raise ConfigError(
             f'unknown key {_join(where, unknown[0])!r}; known here: {", ".join(sorted(known))}'
@@ -64,6 +64,8 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f'{name!r}: {parent!r} is a value, not a section')
+        if isinstance(node.get(leaf), dict):
+            raise ConfigError(f'{name!r} is a section, not a value')
         node[leaf] = value
     return values
 
@@ -71,11 +73,11 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 def load(cls: type[Config], path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read `cls` from a YAML file, then apply overrides of the form "a.b=c" (c is YAML)."""
     try:
-        values = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f'{path}: {" ".join(str(error).split())}') from error
+        text = Path(path).read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f'{path}: {error}') from error
     try:
-        return override(from_dict(cls, values), overrides)
+        return override(from_dict(cls, _parse(text) or {}), overrides)
     except ConfigError as error:
         raise ConfigError(f'{path}: {error}') from error
 
@@ -86,7 +88,7 @@ def save(config: Any, path: Path | str) -> None:
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:
-    """A copy of `config` with every "a.b=c" applied; c is parsed as YAML, nothing is empty text."""
+    """A copy of `config` with every "a.b=c" applied; c is YAML, "a.b=" is empty text."""
     values = to_dict(config)
     known = flatten(values)
     for assignment in assignments:
@@ -99,8 +101,18 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
         node = values
         for parent in parents:
             node = node[parent]
-        node[leaf] = yaml.safe_load(text) if text else ''
+        try:
+            node[leaf] = _parse(text) if text else ''
+        except ConfigError as error:
+            raise ConfigError(f'{name}: {error}') from error
     return from_dict(type(config), values)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 99th of May
+        raise ConfigError(f'not YAML: {" ".join(str(error).split())}') from error
 
 
 def _at(values: Any, name: str) -> Any:
@@ -120,7 +132,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -142,9 +154,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f'{where}: expected a mapping, got {value!r}')
-        return {k: _convert(arguments[1], v, _join(where, k)) for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return {k: _convert(arguments[1], v, f'{where}[{k!r}]') for k, v in value.items()}
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        return _to_float(value, where)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is not Any and not isinstance(value, hint):
@@ -152,6 +164,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is int and isinstance(value, bool):
         raise ConfigError(f'{where}: expected int, got {value!r}')
     return value
+
+
+def _to_float(value: int | str, where: str) -> float:
+    """Also of text: YAML 1.1 takes 2e-5, without a dot, for a word."""
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        raise ConfigError(f'{where}: expected float, got {value!r}') from None
 
 
 def _convert_sequence(origin: type, arguments: tuple, value: Any, where: str) -> Any:
