@@ -11,7 +11,7 @@ names the networks of the paper, the baselines among them, and `tag_slim`, sized
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -89,7 +89,7 @@ class NetworkConfig:
     width: int = 64
     """Base width in channels; all of `tag` and every head scale with it. Even."""
     channel_attention: bool = True
-    """alpha_t of TAG; needs backbone `tag`, like all fields down to `p1_kernel`."""
+    """alpha_t of TAG, which needs backbone `tag`, like all fields down to `p1_kernel`."""
     spatial_attention: bool = True
     """beta of TAG."""
     spatial_kernel: Literal['dilated', 'pointwise'] = 'dilated'
@@ -136,25 +136,27 @@ class NetworkConfig:
             f'input_size {self.input_size}: both sides have to be multiples of {SIDE_MULTIPLE}',
         )
         if self.backbone != 'tag':
-            for name, value in BASELINE.items():
+            _require(
+                not (self.channel_attention or self.spatial_attention),
+                f'channel_attention and spatial_attention need backbone tag; with {self.backbone} '
+                'set both to false',
+            )
+            for name in TAG_FIELDS:
                 _require(
-                    getattr(self, name) == value,
-                    f'{name}: {getattr(self, name)} needs backbone tag; with {self.backbone} '
-                    f'set it to {value}',
+                    getattr(self, name) == getattr(NetworkConfig, name),
+                    f'{name} describes backbone tag; leave it out with {self.backbone}',
                 )
 
 
-BASELINE: dict[str, Any] = {
-    'channel_attention': False,
-    'spatial_attention': False,
-    'spatial_kernel': 'dilated',
-    'high_resolution_branch': True,
-    'context': 'aggregation',
-    'detail_blocks': (1, 1, 0),
-    'layer5_blocks': 1,
-    'p1_kernel': 3,
-}
-"""The only values of the fields that describe `tag` which another backbone can have."""
+TAG_FIELDS = (
+    'spatial_kernel',
+    'high_resolution_branch',
+    'context',
+    'detail_blocks',
+    'layer5_blocks',
+    'p1_kernel',
+)
+"""Fields that mean nothing to another backbone and therefore keep their defaults there."""
 
 
 def build_network(config: NetworkConfig) -> Network:
@@ -197,7 +199,8 @@ def _build_backbone(config: NetworkConfig) -> Backbone:
     else:
         backbone = BACKBONES[config.backbone]()
     for module in backbone.modules():
-        if isinstance(module, nn.Conv2d):
+        # On the meta device there is nothing to fill, and trying costs seconds of imports.
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -242,29 +245,30 @@ def _require(condition: bool, message: str) -> None:
 
 
 _TAG = NetworkConfig()
-_DLA34 = NetworkConfig(
-    'dla34', channel_attention=False, spatial_attention=False, imagenet_classifier=True
-)
-
-
-def _baseline(backbone: str) -> NetworkConfig:
-    return replace(_DLA34, backbone=backbone, imagenet_classifier=backbone == 'resnet50')
-
+_WITHOUT_TAG = replace(_TAG, channel_attention=False, spatial_attention=False)
+_DLA34 = replace(_WITHOUT_TAG, backbone='dla34', imagenet_classifier=True)
 
 PRESETS: dict[str, NetworkConfig] = {
     'tag': _TAG,
-    'tag_without_tag': replace(_TAG, channel_attention=False, spatial_attention=False),
+    'tag_without_tag': _WITHOUT_TAG,
     'tag_slim': replace(_TAG, width=32, input_size=(512, 1024)),
     # Table III
     'tag_without_branch': replace(_TAG, high_resolution_branch=False),
     'tag_ppm': replace(_TAG, context='ppm'),
     'tag_without_alpha': replace(_TAG, channel_attention=False),
     'tag_without_beta': replace(_TAG, spatial_attention=False),
-    # Table II, single task, then multi-task
+    # Table II; the paper's parameters of DLA-34 and ResNet-50 contain the unused ImageNet layer
     'dla34_detection3d': replace(_DLA34, tasks=('detection3d',)),
     'dla34_semantic': replace(_DLA34, tasks=('semantic',)),
     'dla34_depth': replace(_DLA34, tasks=('depth',)),
     'dla34': _DLA34,
-    **{name: _baseline(name) for name in BACKBONES if name not in ('tag', 'dla34')},
+    'resnet50': replace(_WITHOUT_TAG, backbone='resnet50', imagenet_classifier=True),
+    'icnet': replace(_WITHOUT_TAG, backbone='icnet'),
+    'ddrnet23_slim': replace(_WITHOUT_TAG, backbone='ddrnet23_slim'),
+    'ddrnet23': replace(_WITHOUT_TAG, backbone='ddrnet23'),
+    'ddrnet39': replace(_WITHOUT_TAG, backbone='ddrnet39'),
+    'pidnet_s': replace(_WITHOUT_TAG, backbone='pidnet_s'),
+    'pidnet_m': replace(_WITHOUT_TAG, backbone='pidnet_m'),
+    'pidnet_l': replace(_WITHOUT_TAG, backbone='pidnet_l'),
 }
 """The networks by name."""

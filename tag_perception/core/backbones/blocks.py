@@ -77,7 +77,7 @@ class Bottleneck(nn.Module):
 
 
 class NormConv(nn.Sequential):
-    """Batch norm, ReLU, then convolution, the order in the pyramid pooling of DDRNet and PIDNet."""
+    """Batch norm, ReLU, convolution: the order inside pyramid pooling in DDRNet and PIDNet."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int = 1, groups: int = 1) -> None:
         super().__init__()

@@ -85,13 +85,14 @@ class DualStage(nn.Module):
         )
         self.compress = ConvNorm(channels, detail_channels, 1, relu=False)
         self.down = _downsampling(detail_channels, channels)
+        self.relu = nn.ReLU()
 
     def forward(self, semantic: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
         """Both paths' features → the next ones, after ReLU."""
         semantic, detail = self.semantic(semantic), self.detail(detail)
-        fused_semantic = semantic + self.down(F.relu(detail))
-        fused_detail = detail + upsample_to(self.compress(F.relu(semantic)), like=detail)
-        return F.relu(fused_semantic), F.relu(fused_detail)
+        fused_semantic = semantic + self.down(self.relu(detail))
+        fused_detail = detail + upsample_to(self.compress(self.relu(semantic)), like=detail)
+        return self.relu(fused_semantic), self.relu(fused_detail)
 
 
 class DAPPM(nn.Module):

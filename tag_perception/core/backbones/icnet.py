@@ -53,10 +53,11 @@ class CascadeFusion(nn.Module):
         super().__init__()
         self.coarse = ConvNorm(coarse_channels, channels, 3, dilation=2, relu=False)
         self.fine = ConvNorm(fine_channels, channels, 1, relu=False)
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """(B, channels, h, w) of the finer map's size."""
-        return F.relu(self.coarse(upsample_to(coarse, like=fine)) + self.fine(fine))
+        return self.relu(self.coarse(upsample_to(coarse, like=fine)) + self.fine(fine))
 
 
 class SummedPyramidPooling(nn.Module):

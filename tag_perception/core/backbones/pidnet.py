@@ -7,7 +7,6 @@ cell by cell, which of the other two makes h. The original segmentation heads ar
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag_perception.core.backbones.backbone import Backbone, Features
@@ -59,6 +58,7 @@ class PIDNet(Backbone):
         self.boundary5 = Bottleneck(2 * w, 2 * w, 4 * w, relu=False)
         self.difference3 = ConvNorm(4 * w, narrow, relu=False)
         self.difference4 = ConvNorm(8 * w, 2 * w, relu=False)
+        self.relu = nn.ReLU()
         self.fusion = BoundaryFusion(4 * w) if large else LightBoundaryFusion(4 * w)
 
     def forward(self, image: Tensor) -> Features:
@@ -67,13 +67,13 @@ class PIDNet(Backbone):
         p, d = self.detail3(x), self.boundary3(x)
 
         i = self.layer3(x)
-        p = auxiliary = F.relu(self.guide3(p, i))
-        d = F.relu(d + upsample_to(self.difference3(i), like=d))
+        p = auxiliary = self.relu(self.guide3(p, i))
+        d = self.relu(d + upsample_to(self.difference3(i), like=d))
 
         i = self.layer4(i)
-        p = F.relu(self.guide4(self.detail4(p), i))
+        p = self.relu(self.guide4(self.detail4(p), i))
         d = self.boundary4(d)
-        d = boundary = F.relu(d + upsample_to(self.difference4(i), like=d))
+        d = boundary = self.relu(d + upsample_to(self.difference4(i), like=d))
 
         x_semantic = self.layer5(i)
         p, d = self.detail5(p), self.boundary5(d)
