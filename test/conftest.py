@@ -1,4 +1,4 @@
-"""Tiny Cityscapes-3D trees on disk, written with the official geometry and not with the package's."""
+"""Tiny Cityscapes-3D trees on disk, written with the official geometry, not the package's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ VEHICLES = {
 }
 """Length, width and height of the six classes, metres."""
 EXTRINSIC = {
-    'baseline': 0.209313, 'pitch': 0.038, 'roll': 0.0, 'yaw': -0.0195, 'x': 1.7, 'y': 0.1, 'z': 1.22,
+    'baseline': 0.209313, 'pitch': 0.038, 'roll': 0.0, 'yaw': -0.0195,
+    'x': 1.7, 'y': 0.1, 'z': 1.22,
 }  # fmt: skip
 LABEL_ID = {label.name: label.id for label in official_labels}
 COLOR = {label.id: label.color for label in official_labels}
@@ -152,8 +153,10 @@ def _paint(camera, boxes, size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ids[area], depth[area] = box['id'], box['depth']
         instances[area] = box['json']['instanceId']
     strip = slice(4, 10)
-    names = ('building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation')
-    names += ('terrain', 'person', 'rider', 'sidewalk')
+    names = [
+        'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation',
+        'terrain', 'person', 'rider', 'sidewalk',
+    ]  # fmt: skip
     for name, columns in zip(names, np.array_split(np.arange(width), len(names)), strict=True):
         ids[strip, columns] = instances[strip, columns] = LABEL_ID[name]
     depth[strip] = 40.0

@@ -112,6 +112,8 @@ def _disagreements(path: Path, camera: Camera) -> Iterator[str]:
         ours, theirs = getattr(camera, name), getattr(sensor, name)
         if abs(ours - theirs) > tolerance:
             yield f'{path}: sensor.{name}: {theirs} px, its camera file says {ours}'
+    assert camera.camera_T_vehicle is not None
+    assert sensor.camera_T_vehicle is not None
     difference = np.abs(camera.camera_T_vehicle - sensor.camera_T_vehicle).max()
     if difference > 1e-3:
         yield f'{path}: sensor.sensor_T_ISO_8855: {difference:.3g} off the camera file'
@@ -133,4 +135,6 @@ def _strays(root: Path, frames: list[Frame], kinds: list[Kind]) -> Iterator[str]
 
 
 def _row(name: str, values: list) -> str:
-    return f'{name:<18}' + ''.join(f'{value!s:>{max(12, len(str(value)) + 2)}}' for value in values)
+    return f'{name:<18}' + ''.join(
+        f'{value!s:>{max(12, len(str(value)) + 2)}}' for value in values
+    )

@@ -150,7 +150,8 @@ def find_frames(root: Path | str, kind: Kind = 'leftImg8bit') -> list[Frame]:
     for path in sorted((root / kind).glob('*/*/*_leftImg8bit.*')):
         match = _STEM.fullmatch(_IMAGE_SUFFIX.sub('', path.name))
         if match:
-            frame = Frame(root, path.parts[-3], path, *match.groups(), kind=kind)
+            city, sequence, number = match.groups()
+            frame = Frame(root, path.parts[-3], path, city, sequence, number, kind)
             frames[frame.split, frame.name] = frame
     return [frames[key] for key in sorted(frames)]
 

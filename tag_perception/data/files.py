@@ -49,7 +49,7 @@ class JsonFile:
             try:
                 if not isinstance(node, dict if isinstance(key, str) else list):
                     raise KeyError(key)
-                node = node[key]
+                node = node[key]  # type: ignore[index]
             except LookupError:
                 raise self.fault('is missing', *keys[:depth]) from None
         return node

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,8 +30,8 @@ def test_labels_take_existing_values_of_the_nearest_pixel(sample, size):
     resized = resize_sample(sample, size)
     assert resized.semantic.shape == resized.depth.shape == size
     assert set(np.unique(resized.semantic)) <= set(np.unique(sample.semantic))
-    rows = ((np.arange(size[0]) + 0.5) * sample.camera.height / size[0]).astype(int)
-    columns = ((np.arange(size[1]) + 0.5) * sample.camera.width / size[1]).astype(int)
+    rows = np.floor((np.arange(size[0]) + 0.5) * sample.camera.height / size[0]).astype(int)
+    columns = np.floor((np.arange(size[1]) + 0.5) * sample.camera.width / size[1]).astype(int)
     assert np.array_equal(resized.semantic, sample.semantic[np.ix_(rows, columns)])
     nearest = sample.depth[np.ix_(rows, columns)]
     assert np.array_equal(resized.depth, nearest, equal_nan=True)
@@ -56,8 +58,6 @@ def test_rectangles_move_with_the_projection(sample, size):
 
 def test_the_same_size_changes_nothing_and_absent_labels_stay_absent(sample):
     assert resize_sample(sample, (128, 256)) is sample
-    from dataclasses import replace
-
     bare = replace(sample, semantic=None, depth=None, detection3d=None, ignore_px=None)
     resized = resize_sample(bare, (64, 128))
     assert resized.semantic is resized.depth is resized.detection3d is resized.ignore_px is None
