@@ -48,7 +48,8 @@ def loss(output: Tensor, target: dict[str, Tensor]) -> dict[str, Tensor]:
     valid = (truth > 0) & (truth <= DEPTH_CAP_M)  # NaN compares false
     predicted = to_metres(output, (truth.shape[-2], truth.shape[-1]))
     # Filled before the difference: masking a NaN afterwards would leave it in the gradient.
-    error = F.smooth_l1_loss(predicted, torch.where(valid, truth, predicted), reduction='sum')
+    filled = torch.where(valid, truth, predicted.detach())
+    error = F.smooth_l1_loss(predicted, filled, reduction='sum')
     return {'smooth_l1': error / valid.sum().clamp_min(1)}
 
 

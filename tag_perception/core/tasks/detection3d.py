@@ -7,6 +7,7 @@ one output tensor, in the order of SUBHEADS.
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from tag_perception.core import geometry
 from tag_perception.core.labels import DETECTION_CLASSES
-from tag_perception.core.structures import Objects3D, View
+from tag_perception.core.structures import Camera, Objects3D, Sample, View
+
+log = logging.getLogger(__name__)
 
 HEADING_BINS = 12
 """Bin k of the observation angle alpha is centred on k · 2 pi / 12."""
@@ -33,11 +36,15 @@ SUBHEADS = {
 }
 """Output channels of each sub-head, in order; 43 together."""
 
+MAX_OBJECTS = 100
+"""Rows of a target: no more objects are learned from one image."""
 MAX_DETECTIONS = 50
 NEAR_M, DEPTH_CAP_M = 1.0, 100.0
 """Depths of the box centre that are learned and decoded, metres."""
 MIN_SIZE_M = 0.1
 """No decoded box is thinner."""
+IGNORE = 0.9999
+"""Heat of cells that are neither object nor background: (1 - IGNORE)^4 removes their loss."""
 
 # What an untrained head answers. Small learning rates move a bias slowly; a car 20 m away is a
 # better place to start from than a point at 1 m. -2.19 makes a heatmap of 0.1 (MonoDLE).
@@ -72,10 +79,64 @@ class Head(nn.Module):
         return torch.cat([f(x) for f, x in zip(self.outputs.values(), hidden, strict=True)], 1)
 
 
+def encode_target(sample: Sample, stride: int) -> dict[str, Tensor]:
+    """What the output should be: heatmap (6, h, w) and MAX_OBJECTS rows, of which `mask` are used.
+
+    `cell` is a row's flat index into h · w, `heading_bin` and `heading_residual` are its heading,
+    the others are named and measured like the sub-heads. Not learned, yet no background either:
+    objects nearer than NEAR_M or beyond DEPTH_CAP_M, without a visible part, or behind another one
+    in the same cell. Raises ValueError where the sample has no boxes labelled.
+    """
+    objects = sample.detection3d
+    if objects is None:
+        raise ValueError(f'{sample.name} has no boxes labelled; leave task detection3d out')
+    height, width = (side // stride for side in sample.image.shape[:2])
+    rows = _encode_objects(objects, sample.camera, stride, height, width)
+    learned = _select(rows)
+    if len(learned) > MAX_OBJECTS:
+        log.warning('%s: the nearest %d of %d objects', sample.name, MAX_OBJECTS, len(learned))
+        learned = learned[:MAX_OBJECTS]
+
+    heatmap = torch.zeros(SUBHEADS['heatmap'], height, width)
+    for box in () if sample.ignore_px is None else sample.ignore_px.tolist():
+        _paint(heatmap, box, stride)
+    class_ids = objects.class_id.tolist()
+    for index in set(range(len(objects))) - set(learned):
+        _paint(heatmap[class_ids[index]], objects.box_2d_px[index].tolist(), stride)
+    for index in learned:  # after all painting, which must not hide a peak
+        radius = gaussian_radius(*rows['size_2d'][index].tolist())
+        y, x = divmod(int(rows['cell'][index]), width)
+        _draw_peak(heatmap[class_ids[index]], x, y, radius)
+
+    target = {name: _padded(values[learned]) for name, values in rows.items()}
+    return target | {'heatmap': heatmap, 'mask': torch.arange(MAX_OBJECTS) < len(learned)}
+
+
+def loss(output: Tensor, target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """MonoDLE's seven terms, pitch and roll: means over the batch's objects, 0 without any."""
+    mask = target['mask']
+    predicted = split(_gather(output, target['cell']).float()[mask])
+    true = {name: values[mask] for name, values in target.items() if name != 'heatmap'}
+    return {
+        'heatmap': _focal_loss(output[:, : SUBHEADS['heatmap']].float(), target['heatmap']),
+        'offset_2d': _mean((predicted['offset_2d'] - true['offset_2d']).abs()),
+        'size_2d': _mean((predicted['size_2d'] - true['size_2d']).abs()),
+        'depth': _laplacian_loss(predicted['depth'], true['depth']),
+        'offset_3d': _mean((predicted['offset_3d'] - true['offset_3d']).abs()),
+        'size_3d': _dimension_aware_loss(predicted['size_3d'], true['size_3d']),
+        'heading': _heading_loss(
+            predicted['heading'], true['heading_bin'], true['heading_residual']
+        ),
+        'pitch': _sine_loss(predicted['pitch'], true['pitch']),
+        'roll': _sine_loss(predicted['roll'], true['roll']),
+    }
+
+
 def decode(output: Tensor, view: View) -> Objects3D:
     """(B, 50) boxes by falling score, from the peaks of the heatmap; no threshold is applied.
 
-    The score is heatmap · exp(-s), at most 1 (MonoDLE): a box of uncertain depth ranks lower.
+    The score is heatmap · min(1, exp(-s)): a box whose depth is uncertain to more than a metre
+    ranks lower (MonoDLE, which has no bound: a certain depth would lift any faint heat to 1).
     Shapes depend on nothing but the input's, and nothing waits for the device.
     """
     heat, class_id, cell = _peaks(output)
@@ -93,7 +154,7 @@ def decode(output: Tensor, view: View) -> Objects3D:
     pitch, roll = at['pitch'][..., 0], at['roll'][..., 0]
     objects = Objects3D(
         class_id=class_id,
-        score=(heat * torch.exp(-log_sigma)).clamp(0, 1),
+        score=heat * torch.exp(-log_sigma).clamp_max(1),
         center_cam=geometry.optical_to_camera(ray * depth_m[..., None]),
         size_lwh_m=at['size_3d'].clamp_min(MIN_SIZE_M),
         rotation_cam=geometry.quaternion_from_euler(psi, pitch, roll),
@@ -167,3 +228,130 @@ def _sorted_by_score(objects: Objects3D) -> Objects3D:
     order = objects.score.argsort(dim=1, descending=True)
     row = torch.arange(len(order), device=order.device)[:, None]
     return objects[row, order]
+
+
+def _encode_objects(
+    objects: Objects3D, camera: Camera, stride: int, height: int, width: int
+) -> dict[str, Tensor]:
+    """What the cells of all objects should say, (N, …) by name, on a map of height × width."""
+    box = objects.box_2d_px.double() / stride
+    center_optical = geometry.camera_to_optical(objects.center_cam.double())
+    intrinsics = center_optical.new_tensor([camera.fx, camera.fy, camera.u0, camera.v0])
+    # In the plane of the camera there is no projection; such objects are left out by NEAR_M.
+    center_px = geometry.project(center_optical, intrinsics).nan_to_num()
+    # A centre outside the image belongs to the nearest cell, and offset_3d carries the rest.
+    limit = center_px.new_tensor([width - 1, height - 1])
+    cell_xy = (center_px / stride).floor().clamp_min(0).minimum(limit)
+    cell_x, cell_y = cell_xy.long().unbind(1)
+    psi, theta, phi = geometry.euler_from_rotation(
+        geometry.rotation_from_quaternion(objects.rotation_cam.double())
+    )
+    alpha = geometry.alpha_from_psi(psi, center_px[:, 0], camera.fx, camera.u0)
+    step = 2 * math.pi / HEADING_BINS
+    heading_bin = torch.floor(alpha / step + 0.5)
+    return {
+        'cell': cell_y * width + cell_x,
+        'offset_2d': ((box[:, :2] + box[:, 2:]) / 2 - cell_xy).float(),
+        'size_2d': (box[:, 2:] - box[:, :2]).float(),
+        'depth': center_optical[:, 2].float(),
+        'offset_3d': (center_px / stride - cell_xy).float(),
+        'size_3d': objects.size_lwh_m.float(),
+        'heading_bin': heading_bin.long() % HEADING_BINS,
+        'heading_residual': (alpha - heading_bin * step).float(),
+        'pitch': theta[:, None].float(),
+        'roll': phi[:, None].float(),
+    }
+
+
+def _select(rows: dict[str, Tensor]) -> list[int]:
+    """Indices of the objects to learn, the nearest first; one per cell, as a cell can say one."""
+    depth_m = rows['depth']
+    usable = (depth_m >= NEAR_M) & (depth_m <= DEPTH_CAP_M) & (rows['size_2d'] > 0).all(1)
+    owner: dict[int, int] = {}
+    for index in depth_m.argsort().tolist():
+        if usable[index]:
+            owner.setdefault(int(rows['cell'][index]), index)
+    return list(owner.values())
+
+
+def _padded(rows: Tensor) -> Tensor:
+    return torch.cat((rows, rows.new_zeros(MAX_OBJECTS - len(rows), *rows.shape[1:])))
+
+
+def gaussian_radius(width: float, height: float, overlap: float = 0.7) -> int:
+    """How far, in cells, the corners of a box may move until its IoU falls to about `overlap`.
+
+    CornerNet's rule with CenterNet's roots: r2 and r3 are not divided by their leading
+    coefficients, which is kept because published hyperparameters go with it.
+    """
+    area, half = width * height, width + height
+    cases = (
+        (half, area * (1 - overlap) / (1 + overlap), 4.0),
+        (2 * half, area * (1 - overlap), 16.0),
+        (-2 * overlap * half, area * (overlap - 1), 16.0 * overlap),
+    )
+    return max(0, int(min((b + math.sqrt(b * b - factor * c)) / 2 for b, c, factor in cases)))
+
+
+def _paint(heatmap: Tensor, box_px: list[float], stride: int) -> None:
+    """Set what x1, y1, x2, y2 touches in (…, h, w) to IGNORE."""
+    x1, y1, x2, y2 = (math.floor(value / stride) for value in box_px)
+    heatmap[..., max(y1, 0) : max(y2 + 1, 0), max(x1, 0) : max(x2 + 1, 0)] = IGNORE
+
+
+def _draw_peak(heatmap: Tensor, x: int, y: int, radius: int) -> None:
+    """Raise (h, w) to a Gaussian that is 1 at the cell and ends `radius` = 3 sigma away."""
+    sigma = (2 * radius + 1) / 6
+    rows, columns = (
+        torch.arange(max(0, at - radius), min(size, at + radius + 1))
+        for at, size in zip((y, x), heatmap.shape, strict=True)
+    )
+    falls = [torch.exp(-((k - at) ** 2) / (2 * sigma**2)) for k, at in ((rows, y), (columns, x))]
+    window = heatmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    window.copy_(torch.maximum(window, torch.outer(*falls)))
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean, and 0 (with a gradient of 0) where there is nothing."""
+    return values.sum() / max(values.numel(), 1)
+
+
+def _focal_loss(logit: Tensor, target: Tensor) -> Tensor:
+    """CornerNet Eq. 1 per object: log p where the target is 1, log(1 - p) elsewhere."""
+    p = torch.sigmoid(logit)
+    at_peak = (1 - p) ** 2 * F.logsigmoid(logit)
+    elsewhere = (1 - target) ** 4 * p**2 * F.logsigmoid(-logit)
+    is_peak = target == 1
+    return -torch.where(is_peak, at_peak, elsewhere).sum() / is_peak.sum().clamp_min(1)
+
+
+def _laplacian_loss(raw: Tensor, depth_m: Tensor) -> Tensor:
+    """-log likelihood of a Laplacian with standard deviation exp(s), less a constant."""
+    error = (depth_from_raw(raw[:, 0]) - depth_m).abs()
+    return _mean(math.sqrt(2) * torch.exp(-raw[:, 1]) * error + raw[:, 1])
+
+
+def _dimension_aware_loss(predicted: Tensor, true: Tensor) -> Tensor:
+    """The value of L1, the gradient of the relative error (MonoDLE section 3.4)."""
+    error = (predicted - true).abs()
+    relative = error / true.clamp_min(MIN_SIZE_M)
+    weight = error.sum() / relative.sum().clamp_min(1e-9)
+    return _mean(relative * weight.detach())
+
+
+def _heading_loss(heading: Tensor, true_bin: Tensor, true_residual: Tensor) -> Tensor:
+    """Cross-entropy over the bins and L1 on the residual of the true one."""
+    logit, residual = heading.chunk(2, -1)
+    of_true_bin = residual.gather(1, true_bin[:, None]).squeeze(1)
+    cross_entropy = F.cross_entropy(logit, true_bin, reduction='none')
+    return _mean(cross_entropy) + _mean((of_true_bin - true_residual).abs())
+
+
+def _sine_loss(predicted: Tensor, true: Tensor) -> Tensor:
+    """Smooth L1 of sin(predicted - true) as FCOS3D writes it.
+
+    It cannot tell an angle from the opposite one; pitch and roll stay below pi / 2.
+    """
+    x = torch.sin(predicted) * torch.cos(true)
+    y = torch.cos(predicted) * torch.sin(true)
+    return _mean(F.smooth_l1_loss(x, y, beta=1 / 9, reduction='none'))
