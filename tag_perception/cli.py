@@ -22,14 +22,90 @@ def costs(arguments: Sequence[str]) -> int:
     from tag_perception.core import costs as module
 
     rows = module.paper_rows() if args.table == 'paper' else module.our_rows()
-    print(module.format_table(rows))
+    print(module.format_table(rows, modules=args.table == 'ours'))
     if args.json:
         module.write_json(rows, args.json)
     return 0
 
 
+def train(arguments: Sequence[str]) -> int:
+    """Train the network of an experiment file; the same command continues a killed run."""
+    parser = _parser(train)
+    parser.add_argument('experiment', help='config/train/<experiment>.yaml')
+    parser.add_argument('override', nargs='*', metavar='a.b=c', help='change values of the file')
+    parser.add_argument('--dry-run', action='store_true', help='two batches, no files')
+    args = parser.parse_args(arguments)
+    from tag_perception.learn.configuration import read_experiment
+    from tag_perception.learn.training import train as run
+
+    folder = run(read_experiment(args.experiment, args.override), dry_run=args.dry_run)
+    print('dry run: fine' if args.dry_run else f'{folder}: best.safetensors, last.safetensors')
+    return 0
+
+
+def check_dataset(arguments: Sequence[str]) -> int:
+    """List every problem of a Cityscapes-3D tree, then what is in it."""
+    parser = _parser(check_dataset)
+    parser.add_argument('root', help='folder that holds leftImg8bit, gtFine, camera, …')
+    args = parser.parse_args(arguments)
+    from tag_perception.data import check as module
+
+    check = module.check_dataset(args.root)
+    for problem in check.problems:
+        print(problem)
+    print(f'{len(check.problems) or "no"} problem{"s" if len(check.problems) != 1 else ""}\n')
+    print(module.format_counts(check))
+    return 1 if check.problems else 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Score a checkpoint on a Cityscapes-3D split; writes results and an HTML report."""
+    parser = _parser(evaluate)
+    parser.add_argument('checkpoint', help='safetensors file written by train')
+    parser.add_argument('root', help='folder that holds leftImg8bit, gtFine, camera, …')
+    parser.add_argument('--split', default='val', help='which split')
+    parser.add_argument('--out', required=True, metavar='DIR', help='where results and report go')
+    parser.add_argument('--skip-broken', action='store_true', help='leave out broken frames')
+    parser.add_argument('--limit', type=int, metavar='N', help='only the first N frames')
+    parser.add_argument('--device', choices=('auto', 'cuda', 'cpu'), default='auto')
+    args = parser.parse_args(arguments)
+    from tag_perception.evaluate import run
+
+    results, report = run.evaluate_checkpoint(**vars(args))
+    print(run.format_headline(results))
+    print(f'report: {report}')
+    return 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Compare results of evaluate: ΔT (paper Eq. 6), and ΔT over FPS as the paper's Fig. 1."""
+    parser = _parser(compare)
+    parser.add_argument('results', nargs='+', help='results.json files or their folders')
+    parser.add_argument(
+        '--baseline', nargs='+', metavar='FILE', default=[],
+        help='single-task results; without them the first of the results is the baseline',
+    )  # fmt: skip
+    parser.add_argument('--metrics', default='mds_amodal,miou,rmse_m', help='one per task')
+    parser.add_argument('--fps', nargs='+', metavar='NAME=VALUE', default=[])
+    parser.add_argument('--out', metavar='FILE', help='draw the figure (svg, png, pdf)')
+    args = parser.parse_args(arguments)
+    from tag_perception.evaluate import comparison
+
+    entries = comparison.read_entries(args.results, args.fps)
+    metrics = args.metrics.split(',')
+    rows = comparison.compare(entries, comparison.read_entries(args.baseline), metrics)
+    print(comparison.format_rows(rows, metrics))
+    if args.out:
+        comparison.draw(rows, args.out)
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'costs': costs,
+    'train': train,
+    'check-dataset': check_dataset,
+    'evaluate': evaluate,
+    'compare': compare,
 }
 
 

@@ -1,0 +1,1 @@
+"""Training on Lightning: experiments, modules, schedules, ImageNet pre-training."""
