@@ -4,8 +4,11 @@
                        ├─► x_semantic ──┼─► TAG ─► h_t ─► head of task t ─► outputs[t]
                        └─► x_detail ────┘
 
+    h   = B(x_agg) + g(x_detail)     Eq. 1 and 2, backbones/tag.py
+    h_t = alpha_t · h + beta         Eq. 3 and 4, attention.py
+
 Every part is built from a NetworkConfig, which a checkpoint stores beside its weights. `PRESETS`
-names the networks of the paper, the baselines among them, and `tag_slim`, sized for a CPU.
+names the networks of the paper, its baselines among them, and `tag_slim`, sized for a CPU.
 """
 
 from __future__ import annotations
@@ -25,6 +28,15 @@ SIDE_MULTIPLE = 32
 HEAD_WIDTHS = {'detection3d': 1, 'semantic': 4, 'depth': 4}
 """Hidden channels of a task's head, in base widths; detection has nine narrow sub-heads."""
 IMAGENET_CLASSES = 1000
+TAG_FIELDS = (
+    'spatial_kernel',
+    'high_resolution_branch',
+    'context',
+    'detail_blocks',
+    'layer5_blocks',
+    'p1_kernel',
+)
+"""Fields of NetworkConfig that mean nothing to another backbone and keep their defaults there."""
 
 
 class Network(nn.Module):
@@ -112,51 +124,7 @@ class NetworkConfig:
     """Height and width, in pixels, that the weights are for."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.backbone in BACKBONES,
-            f'backbone {self.backbone!r} is not one of {", ".join(BACKBONES)}',
-        )
-        unknown = [task for task in self.tasks if task not in TASKS]
-        _require(not unknown, f'tasks {unknown} are not among {", ".join(TASKS)}')
-        _require(
-            len(self.tasks) == len(set(self.tasks)) > 0,
-            f'tasks {list(self.tasks)}: at least one, and none twice',
-        )
-        _require(
-            2 <= self.width <= 1024 and self.width % 2 == 0,
-            f'width {self.width} is not an even number from 2 to 1024',
-        )
-        _require(
-            all(0 <= n <= 16 for n in self.detail_blocks) and 1 <= self.layer5_blocks <= 16,
-            f'detail_blocks {self.detail_blocks} have to be 0…16, layer5_blocks '
-            f'{self.layer5_blocks} 1…16',
-        )
-        _require(
-            all(side > 0 and side % SIDE_MULTIPLE == 0 for side in self.input_size),
-            f'input_size {self.input_size}: both sides have to be multiples of {SIDE_MULTIPLE}',
-        )
-        if self.backbone != 'tag':
-            _require(
-                not (self.channel_attention or self.spatial_attention),
-                f'channel_attention and spatial_attention need backbone tag; with {self.backbone} '
-                'set both to false',
-            )
-            for name in TAG_FIELDS:
-                _require(
-                    getattr(self, name) == getattr(NetworkConfig, name),
-                    f'{name} describes backbone tag; leave it out with {self.backbone}',
-                )
-
-
-TAG_FIELDS = (
-    'spatial_kernel',
-    'high_resolution_branch',
-    'context',
-    'detail_blocks',
-    'layer5_blocks',
-    'p1_kernel',
-)
-"""Fields that mean nothing to another backbone and therefore keep their defaults there."""
+        _check(self)
 
 
 def build_network(config: NetworkConfig) -> Network:
@@ -239,9 +207,40 @@ def _check_sides(image: Tensor) -> None:
         )
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
+def _check(config: NetworkConfig) -> None:
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise ConfigError(message)
+
+    backbone, tasks = config.backbone, config.tasks
+    require(backbone in BACKBONES, f'backbone {backbone!r} is not one of {", ".join(BACKBONES)}')
+    unknown = [task for task in tasks if task not in TASKS]
+    require(not unknown, f'tasks {unknown} are not among {", ".join(TASKS)}')
+    require(len(tasks) == len(set(tasks)) > 0, f'tasks {tasks}: at least one, and none twice')
+    require(
+        2 <= config.width <= 1024 and config.width % 2 == 0,
+        f'width {config.width} is not an even number from 2 to 1024',
+    )
+    require(
+        all(0 <= n <= 16 for n in config.detail_blocks) and 1 <= config.layer5_blocks <= 16,
+        f'detail_blocks {config.detail_blocks} have to be 0…16 and layer5_blocks '
+        f'{config.layer5_blocks} 1…16',
+    )
+    require(
+        all(side > 0 and side % SIDE_MULTIPLE == 0 for side in config.input_size),
+        f'input_size {config.input_size}: both sides have to be multiples of {SIDE_MULTIPLE}',
+    )
+    if backbone == 'tag':
+        return
+    require(
+        not (config.channel_attention or config.spatial_attention),
+        f'channel_attention and spatial_attention have to be false with backbone {backbone}',
+    )
+    for name in TAG_FIELDS:
+        require(
+            getattr(config, name) == getattr(NetworkConfig, name),
+            f'{name} describes backbone tag; leave it out with {backbone}',
+        )
 
 
 _TAG = NetworkConfig()

@@ -112,7 +112,7 @@ def stage(
 
 
 def upsample_to(x: Tensor, like: Tensor) -> Tensor:
-    """𝓑(x): bilinear interpolation of x to the height and width of `like`."""
+    """B(x): bilinear interpolation of x to the height and width of `like`."""
     return F.interpolate(x, size=like.shape[-2:], mode='bilinear', align_corners=False)
 
 

@@ -68,14 +68,14 @@ class TwoPathway(Backbone):
         x_semantic = self.layer5(x4)  # (B, 16w, H/64, W/64)
         x_detail = self.detail(x2)  # (B, 2w, H/8, W/8)
         x_agg = self.context([x3, x4, x_semantic])  # (B, 4w, H/16, W/16), Algorithm 1
-        h = upsample_to(x_agg, like=x_detail)  # Eq. 2: h = 𝓑(x_agg) + g(x_detail)
+        h = upsample_to(x_agg, like=x_detail)  # Eq. 2: h = B(x_agg) + g(x_detail)
         if self.g is not None:
             h = h + self.g(x_detail)
         return Features(h, x_semantic, x_detail)
 
 
 class Node(nn.Module):
-    """f_ij(x, y) = W_P2 · concat(𝓑(W_P1 · x), y), x being the deeper map (paper Eq. 1)."""
+    """f_ij(x, y) = W_P2 · concat(B(W_P1 · x), y), x being the deeper map (paper Eq. 1)."""
 
     def __init__(self, x_channels: int, y_channels: int, p1_kernel: int = 3) -> None:
         super().__init__()
