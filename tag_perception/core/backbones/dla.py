@@ -151,7 +151,7 @@ def _pool(x: Tensor, stride: int) -> Tensor:
 def _bilinear_deconvolution(channels: int) -> nn.ConvTranspose2d:
     """Learned 2× enlargement per channel that starts as bilinear interpolation."""
     up = nn.ConvTranspose2d(channels, channels, 4, 2, padding=1, groups=channels, bias=False)
-    ramp = torch.tensor([0.25, 0.75, 0.75, 0.25], device=up.weight.device)
-    with torch.no_grad():
-        up.weight.copy_((ramp[:, None] * ramp).expand_as(up.weight))
+    ramp = (0.25, 0.75, 0.75, 0.25)
+    kernel = torch.tensor([[a * b for b in ramp] for a in ramp])
+    up.weight = nn.Parameter(kernel.repeat(channels, 1, 1, 1))
     return up

@@ -69,7 +69,8 @@ class Head(nn.Module):
         self.outputs = nn.ModuleDict()
         for name, channels in SUBHEADS.items():
             output = nn.Conv2d(hidden, channels, 1)
-            nn.init.normal_(output.weight, std=0.001)
+            if not output.weight.is_meta:  # there, filling costs seconds of imports
+                nn.init.normal_(output.weight, std=0.001)
             output.bias = nn.Parameter(torch.tensor(_PRIORS.get(name, (0.0,) * channels)))
             self.outputs[name] = output
 
