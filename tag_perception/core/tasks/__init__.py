@@ -22,7 +22,7 @@ TASKS: dict[str, ModuleType] = {
 }
 
 LOSS_WEIGHTS = {'detection3d': 1.0, 'semantic': 100.0, 'depth': 1.0}
-"""lambda of each task's summed loss terms (paper section III-C)."""
+"""lambda of each task's summed loss terms (paper Eq. 5)."""
 
 
 def decode(outputs: Mapping[str, Tensor], view: View) -> Scene:

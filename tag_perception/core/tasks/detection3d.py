@@ -176,59 +176,10 @@ def depth_from_raw(raw: Tensor) -> Tensor:
     return torch.exp(-raw.clamp(-10, 10))
 
 
-def _peaks(output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Heat, class and flat cell index, each (B, K), of the highest local maxima."""
-    heat = torch.sigmoid(output[:, : SUBHEADS['heatmap']].float())
-    is_peak = heat == F.max_pool2d(heat, 3, stride=1, padding=1)
-    heat = (heat * is_peak).flatten(1)
-    cells = output.shape[-2] * output.shape[-1]
-    score, index = heat.topk(min(MAX_DETECTIONS, heat.shape[1]))
-    return score, index // cells, index % cells
-
-
 def _gather(output: Tensor, cell: Tensor) -> Tensor:
     """(B, K, C) columns of (B, C, h, w) at flat cell indices (B, K)."""
     index = cell[:, None].expand(-1, output.shape[1], -1)
     return output.flatten(2).gather(2, index).transpose(1, 2)
-
-
-def _to_image(cell_xy: Tensor, output: Tensor, view: View) -> Tensor:
-    """Pixels (…, 2) of the camera image at cell coordinates; resizing aligns image corners."""
-    cells_xy, input_xy, image_xy = (
-        (size[1], size[0]) for size in (output.shape[-2:], view.input_size, view.image_size)
-    )
-    axes = zip(cell_xy.unbind(-1), cells_xy, input_xy, image_xy, strict=True)
-    pixels = [
-        (cell * (input_px / cells) + 0.5) * (image_px / input_px) - 0.5
-        for cell, cells, input_px, image_px in axes
-    ]
-    return torch.stack(pixels, -1)
-
-
-def _decode_box_2d(center: Tensor, size: Tensor, output: Tensor, view: View) -> Tensor:
-    """(…, 4) x1, y1, x2, y2 inside the camera image and at least a pixel wide and high."""
-    half = size.clamp_min(0) / 2
-    low = _to_image(center - half, output, view).unbind(-1)
-    high = _to_image(center + half, output, view).unbind(-1)
-    height, width = view.image_size
-    x1, y1 = low[0].clamp(0, width - 2), low[1].clamp(0, height - 2)
-    x2 = torch.maximum(high[0], x1 + 1).clamp_max(width - 1)
-    y2 = torch.maximum(high[1], y1 + 1).clamp_max(height - 1)
-    return torch.stack((x1, y1, x2, y2), -1)
-
-
-def _decode_heading(heading: Tensor) -> Tensor:
-    """Observation angle alpha (…), radians, of (…, 24)."""
-    logit, residual = heading.chunk(2, -1)
-    best = logit.argmax(-1, keepdim=True)
-    alpha = best * (2 * math.pi / HEADING_BINS) + residual.gather(-1, best)
-    return geometry.wrap_angle(alpha.squeeze(-1))
-
-
-def _sorted_by_score(objects: Objects3D) -> Objects3D:
-    order = objects.score.argsort(dim=1, descending=True)
-    row = torch.arange(len(order), device=order.device)[:, None]
-    return objects[row, order]
 
 
 def _encode_objects(
@@ -333,7 +284,7 @@ def _laplacian_loss(raw: Tensor, depth_m: Tensor) -> Tensor:
 
 
 def _dimension_aware_loss(predicted: Tensor, true: Tensor) -> Tensor:
-    """The value of L1, the gradient of the relative error (MonoDLE section 3.4)."""
+    """The value of L1 with the gradient of the relative error (MonoDLE)."""
     error = (predicted - true).abs()
     relative = error / true.clamp_min(MIN_SIZE_M)
     weight = error.sum() / relative.sum().clamp_min(1e-9)
@@ -356,3 +307,52 @@ def _sine_loss(predicted: Tensor, true: Tensor) -> Tensor:
     x = torch.sin(predicted) * torch.cos(true)
     y = torch.cos(predicted) * torch.sin(true)
     return _mean(F.smooth_l1_loss(x, y, beta=1 / 9, reduction='none'))
+
+
+def _peaks(output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Heat, class and flat cell index, each (B, K), of the highest local maxima."""
+    heat = torch.sigmoid(output[:, : SUBHEADS['heatmap']].float())
+    is_peak = heat == F.max_pool2d(heat, 3, stride=1, padding=1)
+    heat = (heat * is_peak).flatten(1)
+    cells = output.shape[-2] * output.shape[-1]
+    score, index = heat.topk(min(MAX_DETECTIONS, heat.shape[1]))
+    return score, index // cells, index % cells
+
+
+def _to_image(cell_xy: Tensor, output: Tensor, view: View) -> Tensor:
+    """Pixels (…, 2) of the camera image at cell coordinates; resizing aligns image corners."""
+    cells_xy, input_xy, image_xy = (
+        (size[1], size[0]) for size in (output.shape[-2:], view.input_size, view.image_size)
+    )
+    axes = zip(cell_xy.unbind(-1), cells_xy, input_xy, image_xy, strict=True)
+    pixels = [
+        (cell * (input_px / cells) + 0.5) * (image_px / input_px) - 0.5
+        for cell, cells, input_px, image_px in axes
+    ]
+    return torch.stack(pixels, -1)
+
+
+def _decode_box_2d(center: Tensor, size: Tensor, output: Tensor, view: View) -> Tensor:
+    """(…, 4) x1, y1, x2, y2 inside the camera image and at least a pixel wide and high."""
+    half = size.clamp_min(0) / 2
+    low = _to_image(center - half, output, view).unbind(-1)
+    high = _to_image(center + half, output, view).unbind(-1)
+    height, width = view.image_size
+    x1, y1 = low[0].clamp(0, width - 2), low[1].clamp(0, height - 2)
+    x2 = torch.maximum(high[0], x1 + 1).clamp_max(width - 1)
+    y2 = torch.maximum(high[1], y1 + 1).clamp_max(height - 1)
+    return torch.stack((x1, y1, x2, y2), -1)
+
+
+def _decode_heading(heading: Tensor) -> Tensor:
+    """Observation angle alpha (…), radians, of (…, 24)."""
+    logit, residual = heading.chunk(2, -1)
+    best = logit.argmax(-1, keepdim=True)
+    alpha = best * (2 * math.pi / HEADING_BINS) + residual.gather(-1, best)
+    return geometry.wrap_angle(alpha.squeeze(-1))
+
+
+def _sorted_by_score(objects: Objects3D) -> Objects3D:
+    order = objects.score.argsort(dim=1, descending=True)
+    row = torch.arange(len(order), device=order.device)[:, None]
+    return objects[row, order]
