@@ -1,0 +1,155 @@
+"""What /diagnostics says: the engine, the input, the frame counts and the latency."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from tag_perception.ros.inputs import CameraInput
+from tag_perception.ros.mailbox import Counts
+from tag_perception.runtime.engine import UNTRAINED, EngineStatus
+
+WINDOW_S = 10.0
+"""Rate and latency figures cover this much time."""
+PERCENTILES = (50, 95, 99)
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+class Report(NamedTuple):
+    """One line of /diagnostics."""
+
+    name: str
+    level: bytes
+    message: str
+    values: dict[str, Any]
+
+
+class Latencies:
+    """Stage times of the frames of the last seconds. Any thread may add, any may read."""
+
+    def __init__(self, window_s: float = WINDOW_S) -> None:
+        self._window_s = window_s
+        self._frames: deque[tuple[float, dict[str, float]]] = deque()
+        self._lock = threading.Lock()
+
+    def add(self, stages_ms: Mapping[str, float]) -> None:
+        """Remember one frame, finished now."""
+        with self._lock:
+            self._frames.append((time.monotonic(), dict(stages_ms)))
+            self._forget()
+
+    def rate_hz(self) -> float:
+        """Frames per second over the window."""
+        with self._lock:
+            self._forget()
+            return len(self._frames) / self._window_s
+
+    def percentiles_ms(self) -> dict[str, tuple[float, ...]]:
+        """p50, p95 and p99 of each stage and of their sum, `total`; empty without frames."""
+        with self._lock:
+            self._forget()
+            frames = [{**stages, 'total': sum(stages.values())} for _, stages in self._frames]
+        columns: dict[str, list[float]] = {}
+        for frame in frames:
+            for name, value in frame.items():
+                columns.setdefault(name, []).append(value)
+        return {
+            name: tuple(float(value) for value in np.percentile(column, PERCENTILES))
+            for name, column in columns.items()
+        }
+
+    def _forget(self) -> None:
+        oldest_s = time.monotonic() - self._window_s
+        while self._frames and self._frames[0][0] < oldest_s:
+            self._frames.popleft()
+
+
+def engine_report(state: str, status: EngineStatus | None, problem: str | None) -> Report:
+    """The lifecycle state, the network, and the device it really runs on."""
+    if status is None:
+        level, message = (ERROR, problem) if problem else (OK, f'the node is {state}')
+        return Report('engine', level, message or '', {'state': state})
+    remarks = [problem, status.fallback, None if status.trained else f'{UNTRAINED} weights']
+    message = '; '.join(remark for remark in remarks if remark)
+    level = ERROR if problem else WARN if message else OK
+    height, width = status.network.input_size
+    values = {
+        'state': state,
+        'device': status.device,
+        'device_name': status.device_name,
+        'precision': status.precision,
+        'checkpoint': status.checkpoint,
+        'trained': status.trained,
+        'backbone': status.network.backbone,
+        'network_input': f'{width}×{height}',
+    }
+    return Report('engine', level, message or f'running on {status.device_name}', values)
+
+
+def input_report(camera: CameraInput, stale_after_s: float) -> Report:
+    """Whether images and calibration come, and which topic is missing or wrong."""
+    state, message = camera.state(stale_after_s)
+    level = OK if state in ('ok', 'inactive') else WARN
+    values = {'state': state, 'image': camera.image_topic, 'camera_info': camera.info_topic}
+    return Report('input', level, message, values)
+
+
+def frames_report(counts: Counts, latencies: Latencies) -> Report:
+    """What became of the frames since the node started."""
+    values = {
+        'received': counts.received,
+        'processed': counts.processed,
+        'superseded': counts.superseded,
+        'rejected': counts.rejected,
+        'under_way': counts.under_way,
+        'rate_hz': f'{latencies.rate_hz():.2f}',
+    }
+    message = f'{counts.processed} of {counts.received} frames processed'
+    return Report('frames', OK, message, values)
+
+
+def latency_report(latencies: Latencies) -> Report:
+    """p50, p95 and p99 per stage over the last seconds, from the image's stamp to the output."""
+    percentiles_ms = latencies.percentiles_ms()
+    values = {
+        f'{stage}_p{percent}_ms': f'{value:.3f}'
+        for stage, row in percentiles_ms.items()
+        for percent, value in zip(PERCENTILES, row, strict=True)
+    }
+    if not values:
+        return Report('latency', OK, f'no frame in the last {WINDOW_S:g} s', {})
+    p50, p95, p99 = percentiles_ms['total']
+    message = f'total p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms'
+    return Report('latency', OK, message, values)
+
+
+def start(node: Node, reports: Callable[[], list[Report]]) -> None:
+    """Publish `reports()` on /diagnostics once a second, in every state of the node."""
+    publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    def publish() -> None:
+        message = DiagnosticArray(status=[_status(node, report) for report in reports()])
+        message.header.stamp = node.get_clock().now().to_msg()
+        publisher.publish(message)
+
+    # Steady time, because simulated time may stand still.
+    node.create_timer(1.0, publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+
+def _status(node: Node, report: Report) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        level=report.level,
+        name=f'{node.get_fully_qualified_name()}: {report.name}',
+        message=report.message,
+        hardware_id='tag_perception',
+        values=[KeyValue(key=key, value=str(value)) for key, value in report.values.items()],
+    )

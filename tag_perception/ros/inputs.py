@@ -1,0 +1,132 @@
+"""One camera as the node sees it: its subscriptions, its mailbox, and what is wrong with it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image
+
+from tag_perception.config import InputError
+from tag_perception.ros.mailbox import Mailbox
+from tag_perception.ros.messages import Rejected, check_image
+
+State = Literal['inactive', 'waiting_image', 'waiting_camera_info', 'ok', 'stale', 'rejected']
+
+WARNING_PERIOD_S = 5.0
+"""Between two warnings of the same kind in the log."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A frame in the mailbox."""
+
+    image: Image
+    received_ns: int
+    """System clock."""
+    transport_ms: float
+    """From the image's stamp to its arrival."""
+
+    def waited_ms(self) -> float:
+        """Time spent in the mailbox so far."""
+        return (time.time_ns() - self.received_ns) / 1e6
+
+
+def reason(error: Exception) -> str:
+    """What to tell about an error: its text, and its kind unless it speaks for itself."""
+    known = isinstance(error, (InputError, Rejected))
+    return str(error) if known else f'{type(error).__name__}: {error}'
+
+
+class CameraInput:
+    """Subscribes to `image` and `camera_info` while the node is active."""
+
+    def __init__(self, node: Node) -> None:
+        self.mailbox: Mailbox[Arrival] = Mailbox()
+        self.info: CameraInfo | None = None
+        """The newest one. It belongs to the frame if its size is that of the image."""
+        self.withheld: str | None = None
+        """Why the last frame went out without detections, or None."""
+        self.image_topic = node.resolve_topic_name('image')
+        self.info_topic = node.resolve_topic_name('camera_info')
+        self._node = node
+        self._subscriptions: list[Any] = []
+        self._last_image_s: float | None = None
+        self._rejection: str | None = None
+
+    def open(self) -> None:
+        """Subscribe. Best effort and depth 1, so that the newest frame is the only one waiting."""
+        self._last_image_s = self._rejection = self.withheld = None
+        callbacks: dict[str, tuple[Any, Any]] = {
+            'camera_info': (CameraInfo, self._on_info),
+            'image': (Image, self._on_image),
+        }
+        for topic, (kind, callback) in callbacks.items():
+            subscription = self._node.create_subscription(
+                kind,
+                topic,
+                callback,
+                QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            self._subscriptions.append(subscription)
+
+    def close(self) -> None:
+        """Unsubscribe: an inactive node costs nothing."""
+        while self._subscriptions:
+            self._node.destroy_subscription(self._subscriptions.pop())
+
+    def reject(self, error: Exception) -> None:
+        """Remember and log why a frame could not be used."""
+        self._rejection = reason(error)
+        self._node.get_logger().warning(
+            f'{self.image_topic}: frame rejected: {self._rejection}',
+            throttle_duration_sec=WARNING_PERIOD_S,
+        )
+
+    def accept(self, withheld: str | None) -> None:
+        """Remember that a frame was processed, with detections or without."""
+        self._rejection, self.withheld = None, withheld
+
+    def state(self, stale_after_s: float) -> tuple[State, str]:
+        """The state and a sentence about it that names the topic."""
+        if not self._subscriptions:
+            return 'inactive', 'the node is not active'
+        if self._last_image_s is None:
+            return 'waiting_image', f'no image on {self.image_topic} yet'
+        age_s = time.monotonic() - self._last_image_s
+        if age_s > stale_after_s:
+            return 'stale', f'no image on {self.image_topic} for {age_s:.1f} s'
+        if self._rejection is not None:
+            return 'rejected', f'{self.image_topic}: {self._rejection}'
+        if self.info is None:
+            return 'waiting_camera_info', f'no message on {self.info_topic}: no detections'
+        if self.withheld is not None:
+            return 'waiting_camera_info', f'{self.info_topic}: {self.withheld}: no detections'
+        return 'ok', f'images on {self.image_topic}'
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self.info = message
+
+    def _on_image(self, message: Image, received: dict[str, int]) -> None:
+        now_ns = time.time_ns()
+        self._last_image_s = time.monotonic()
+        try:
+            check_image(message)
+        except Rejected as error:
+            self.mailbox.reject()
+            self.reject(error)
+            return
+        sent_ns = self._sent_ns(message, received)
+        self.mailbox.put(Arrival(message, now_ns, (now_ns - sent_ns) / 1e6))
+
+    def _sent_ns(self, message: Image, received: dict[str, int]) -> int:
+        """The image's stamp; on simulated time, the moment at which it was published."""
+        if self._node.get_parameter('use_sim_time').value:
+            return received['source_timestamp']
+        stamp = message.header.stamp
+        return stamp.sec * 10**9 + stamp.nanosec

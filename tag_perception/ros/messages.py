@@ -1,0 +1,262 @@
+"""Every conversion between ROS messages and the types of the core.
+
+Pixels are never assigned to a message: rosidl would walk them one by one, half a second per image.
+They are read and written through NumPy views of the memory the message already has.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+import cv2
+import numpy as np
+from geometry_msgs.msg import PoseWithCovariance
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    Detection3D,
+    Detection3DArray,
+    LabelInfo,
+    ObjectHypothesisWithPose,
+    VisionClass,
+    VisionInfo,
+)
+
+from tag_perception.core.geometry import (
+    OPTICAL_R_CAMERA,
+    camera_to_optical,
+    quaternion_from_rotation,
+    quaternion_multiply,
+)
+from tag_perception.core.labels import DETECTION_CLASSES, DETECTION_TRAIN_IDS, SEMANTIC_CLASSES
+from tag_perception.core.structures import Camera, Objects3D
+from tag_perception.runtime.engine import UNTRAINED, EngineStatus
+
+ClassIdFormat = Literal['name', 'id']
+
+BIG_ENDIAN = sys.byteorder == 'big'
+
+PIXELS: dict[str, tuple[int, slice]] = {
+    'rgb8': (3, slice(None)),
+    'bgr8': (3, slice(None, None, -1)),
+    'rgba8': (4, slice(3)),
+    'bgra8': (4, slice(2, None, -1)),
+    'mono8': (1, slice(None)),
+}
+"""Encodings that are an RGB view of the message's own memory: bytes per pixel, where RGB is."""
+
+CONVERSIONS: dict[str, tuple[int, int]] = {
+    # OpenCV names a pattern by its second row, ROS by its first.
+    'bayer_rggb8': (1, cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr8': (1, cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg8': (1, cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg8': (1, cv2.COLOR_BayerGB2RGB),
+    'bayer_rggb16': (2, cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr16': (2, cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg16': (2, cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg16': (2, cv2.COLOR_BayerGB2RGB),
+    'yuv422': (2, cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422_yuy2': (2, cv2.COLOR_YUV2RGB_YUY2),
+}
+"""Encodings that OpenCV has to convert: bytes per pixel, colour conversion."""
+
+BYTES_PER_PIXEL = {name: row[0] for name, row in (*PIXELS.items(), *CONVERSIONS.items())}
+"""Every encoding that can be read."""
+
+
+class Rejected(ValueError):
+    """A frame that cannot be used; the message is the reason."""
+
+
+def check_image(message: Image) -> None:
+    """Raise Rejected if the pixels of `message` cannot be read. Costs microseconds."""
+    if message.encoding not in BYTES_PER_PIXEL:
+        known = ', '.join(BYTES_PER_PIXEL)
+        raise Rejected(f'encoding {message.encoding!r} is not one of {known}')
+    bytes_per_pixel = BYTES_PER_PIXEL[message.encoding]
+    if message.encoding.endswith('16') and bool(message.is_bigendian) != BIG_ENDIAN:
+        raise Rejected(f'encoding {message.encoding} in foreign byte order (is_bigendian)')
+    if message.height == 0 or message.width == 0:
+        raise Rejected(f'image is empty: {message.width}×{message.height}')
+    if message.step < message.width * bytes_per_pixel:
+        raise Rejected(
+            f'step {message.step} is smaller than a row: {message.width} {message.encoding} '
+            f'pixels are {message.width * bytes_per_pixel} bytes'
+        )
+    if len(message.data) < message.height * message.step:
+        raise Rejected(
+            f'data has {len(message.data)} bytes, height × step = {message.height} × '
+            f'{message.step} needs {message.height * message.step}'
+        )
+
+
+def to_rgb(message: Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a checked image, a view of its memory where the encoding allows.
+
+    Raises Rejected where OpenCV cannot convert the pixels.
+    """
+    height, width, step = message.height, message.width, message.step
+    if message.encoding in PIXELS:
+        channels, rgb = PIXELS[message.encoding]
+        view: np.ndarray = np.ndarray(
+            (height, width, channels), np.uint8, message.data, strides=(step, channels, 1)
+        )[..., rgb]
+        return np.broadcast_to(view, (height, width, 3)) if channels == 1 else view
+    bytes_per_pixel, conversion = CONVERSIONS[message.encoding]
+    row_bytes = width * bytes_per_pixel
+    rows: np.ndarray = np.ndarray((height, row_bytes), np.uint8, message.data, strides=(step, 1))
+    pixels = np.ascontiguousarray(rows)
+    if message.encoding.startswith('bayer'):
+        pixels = pixels.view(np.uint16 if bytes_per_pixel == 2 else np.uint8)
+    else:
+        pixels = pixels.reshape(height, width, 2)
+    try:
+        image: np.ndarray = cv2.cvtColor(pixels, conversion)
+    except cv2.error as error:
+        raise Rejected(f'{message.encoding} {width}×{height}: {error.err or error}') from error
+    return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+
+
+def to_camera(info: CameraInfo) -> Camera:
+    """Calibration in a CameraInfo; `Camera.fault()` tells whether it can be used."""
+    return Camera(info.width, info.height, fx=info.k[0], fy=info.k[4], u0=info.k[2], v0=info.k[5])
+
+
+def to_camera_info(camera: Camera, header: Header) -> CameraInfo:
+    """CameraInfo of a rectified image: no distortion, P = [K | 0]."""
+    k = camera.K
+    return CameraInfo(
+        header=header,
+        height=camera.height,
+        width=camera.width,
+        distortion_model='plumb_bob',
+        d=[0.0] * 5,
+        k=k.ravel(),
+        r=np.eye(3).ravel(),
+        p=np.column_stack((k, np.zeros(3))).ravel(),
+    )
+
+
+def with_header(info: CameraInfo, header: Header) -> CameraInfo:
+    """The same calibration under another header."""
+    values = {name: getattr(info, name) for name in info.get_fields_and_field_types()}
+    return CameraInfo(**{**values, 'header': header})
+
+
+class ImageMessage:
+    """One long-lived Image whose memory is written in place; rclpy copies it in publish()."""
+
+    def __init__(self, encoding: str, dtype: type[np.generic], channels: int) -> None:
+        self._encoding, self._dtype, self._channels = encoding, np.dtype(dtype), channels
+        self._view = np.empty((0, 0, channels), dtype)
+        self._message = Image()
+
+    def fill(self, header: Header, pixels: np.ndarray) -> Image:
+        """The message with `header` and a copy of `pixels`: (H, W) or (H, W, channels)."""
+        height, width = pixels.shape[:2]
+        if self._view.shape[:2] != (height, width):
+            self._allocate(height, width)
+        self._message.header = header
+        np.copyto(self._view, pixels.reshape(self._view.shape), casting='no')
+        return self._message
+
+    def _allocate(self, height: int, width: int) -> None:
+        shape = (height, width, self._channels)
+        step = width * self._channels * self._dtype.itemsize
+        self._message = Image(
+            height=height,
+            width=width,
+            encoding=self._encoding,
+            is_bigendian=BIG_ENDIAN,
+            step=step,
+        )
+        self._message.data.frombytes(bytes(height * step))
+        self._view = np.frombuffer(self._message.data, self._dtype).reshape(shape)
+
+
+class DetectionsMessage:
+    """One long-lived Detection3DArray; its detections are reused, for making them costs most."""
+
+    def __init__(self) -> None:
+        self._message = Detection3DArray()
+        self._pool: list[Detection3D] = []
+
+    def fill(self, header: Header, boxes: Objects3D, ids: ClassIdFormat) -> Detection3DArray:
+        """The message with one detection per box, in the optical frame S that `header` names.
+
+        The box's own axes are x front, y left, z up, so `size` is length, width, height.
+        """
+        while len(self._pool) < len(boxes):
+            self._pool.append(_empty_detection())
+        names = class_ids(ids)
+        center, orientation, covariance = _optical_pose(boxes)
+        rows = zip(
+            boxes.class_id.tolist(),
+            boxes.score.tolist(),
+            center.tolist(),
+            orientation.tolist(),
+            boxes.size_lwh_m.tolist(),
+            covariance,
+            strict=True,
+        )
+        for detection, (class_id, score, xyz, wxyz, lwh, cov) in zip(self._pool, rows):  # noqa: B905
+            detection.header = header
+            result = detection.results[0]
+            result.hypothesis.class_id, result.hypothesis.score = names[class_id], score
+            pose, size = detection.bbox.center, detection.bbox.size
+            pose.position.x, pose.position.y, pose.position.z = xyz
+            turn = pose.orientation
+            turn.w, turn.x, turn.y, turn.z = wxyz
+            size.x, size.y, size.z = lwh
+            np.copyto(result.pose.covariance, cov)
+        self._message.header = header
+        self._message.detections = self._pool[: len(boxes)]
+        return self._message
+
+
+def class_ids(ids: ClassIdFormat) -> tuple[str, ...]:
+    """What stands in `hypothesis.class_id` for each detection class: its name or its train id."""
+    return DETECTION_CLASSES if ids == 'name' else tuple(map(str, DETECTION_TRAIN_IDS))
+
+
+def semantic_labels() -> LabelInfo:
+    """Train ids and names of the mask; 255 is unlabelled. Boxes use the same numbers."""
+    classes = [VisionClass(class_id=i, class_name=n) for i, n in enumerate(SEMANTIC_CLASSES)]
+    return LabelInfo(class_map=classes)
+
+
+def detection_labels(score_threshold: float) -> LabelInfo:
+    """Ids (the mask's train ids) and names of the classes with 3D boxes."""
+    pairs = zip(DETECTION_TRAIN_IDS, DETECTION_CLASSES, strict=True)
+    classes = [VisionClass(class_id=i, class_name=name) for i, name in pairs]
+    return LabelInfo(class_map=classes, threshold=score_threshold)
+
+
+def vision_info(status: EngineStatus, label_topic: str) -> VisionInfo:
+    """Which network made the results, and the topic where its classes are listed."""
+    network = f'TAG multi-task network, backbone {status.network.backbone}'
+    weights = status.checkpoint if status.trained else f'{UNTRAINED}: random weights'
+    return VisionInfo(method=f'{network}, {weights}', database_location=label_topic)
+
+
+def _empty_detection() -> Detection3D:
+    result = ObjectHypothesisWithPose(pose=PoseWithCovariance())
+    detection = Detection3D(results=[result])
+    detection.bbox.center = result.pose.pose  # one pose, in both places
+    return detection
+
+
+def _optical_pose(boxes: Objects3D) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre (N, 3) in S, orientation (N, 4) wxyz box → S, covariance (N, 36) x y z and angles.
+
+    The variance of the distance lies along the viewing ray r: sigma² r rᵀ. What the network says
+    nothing about is 0.
+    """
+    center = camera_to_optical(boxes.center_cam.double())
+    turn = quaternion_from_rotation(boxes.center_cam.new_tensor(OPTICAL_R_CAMERA).double())
+    orientation = quaternion_multiply(turn, boxes.rotation_cam.double())
+    along = center / center.norm(dim=-1, keepdim=True) * boxes.depth_sigma_m.double()[:, None]
+    covariance = center.new_zeros(len(boxes), 6, 6)
+    covariance[:, :3, :3] = along[:, :, None] * along[:, None, :]
+    return center.numpy(), orientation.numpy(), covariance.flatten(1).numpy()

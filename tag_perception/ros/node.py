@@ -1,0 +1,151 @@
+"""The lifecycle node `perception`: images in; detections, masks and depth out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from tag_perception.ros import diagnostics, parameters, process, session
+from tag_perception.ros.diagnostics import Latencies, Report
+from tag_perception.ros.inputs import Arrival, CameraInput, reason
+from tag_perception.ros.mailbox import Worker
+from tag_perception.ros.outputs import Publishers
+from tag_perception.ros.pipeline import Engine, Pipeline
+from tag_perception.runtime import engine as runtime
+
+
+class PerceptionNode(LifecycleNode):
+    """configure: load and warm up; activate: work; deactivate: rest; cleanup: free the weights."""
+
+    def __init__(
+        self, build_engine: Callable[[Any], Engine] = runtime.Engine, **options: Any
+    ) -> None:
+        """Raises InputError for a parameter that is unknown or out of range."""
+        super().__init__('perception', **options)
+        self.config = parameters.declare(self)
+        self.camera = CameraInput(self)
+        self._build_engine = build_engine
+        self._pipeline: Pipeline | None = None
+        self._worker: Worker[Arrival] | None = None
+        self._problem: str | None = None
+        self._latencies = Latencies()
+        diagnostics.start(self, self._reports)
+        self.add_on_set_parameters_callback(self._change_parameters)
+
+    def autostart(self) -> None:
+        """Configure and activate, if the parameter `autostart` says so."""
+        succeeded = TransitionCallbackReturn.SUCCESS
+        if self.config.autostart and self.trigger_configure() == succeeded:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and warm up the network; FAILURE leaves the node unconfigured."""
+        return self._attempt('configure', self._load, self._unload)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and start the worker."""
+        super().on_activate(state)
+        return self._attempt('activate', self._start, self._rest)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and let the worker finish the frame in hand."""
+        self._rest()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the network and its memory."""
+        self._unload()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Rest and free, from whatever state."""
+        self._rest()
+        self._unload()
+        return super().on_shutdown(state)
+
+    def farewell(self) -> None:
+        """Log what became of the frames; one that is still in hand counts as superseded."""
+        self.camera.mailbox.abandon()
+        self.get_logger().info(f'frames: {self.camera.mailbox.counts}')
+
+    def _attempt(
+        self, name: str, step: Callable[[], None], undo: Callable[[], None]
+    ) -> TransitionCallbackReturn:
+        # rclpy swallows what a transition raises, so it is said here.
+        try:
+            step()
+        except Exception as error:
+            self._problem = f'{name} failed: {reason(error)}'
+            self.get_logger().error(self._problem)
+            undo()
+            return TransitionCallbackReturn.FAILURE
+        self._problem = None
+        return TransitionCallbackReturn.SUCCESS
+
+    def _load(self) -> None:
+        publishers = Publishers(self)
+        engine = self._build_engine(self.config.engine)
+        self._pipeline = Pipeline(engine, self.config, publishers)
+        publishers.open()
+
+    def _unload(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+
+    def _start(self) -> None:
+        self.camera.open()
+        self._worker = Worker(self.camera.mailbox, self._process, self.camera.reject)
+
+    def _rest(self) -> None:
+        self.camera.close()
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    def _process(self, arrival: Arrival) -> None:
+        assert self._pipeline is not None
+        stages_ms = {'transport': arrival.transport_ms, 'wait': arrival.waited_ms()}
+        result = self._pipeline(arrival.image, self.camera.info)
+        self.camera.accept(result.withheld)
+        self._latencies.add({**stages_ms, **result.stages_ms})
+
+    def _change_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        configured = self._pipeline is not None
+        self.config, result = parameters.change(self.config, changes, configured)
+        if self._pipeline is not None:
+            self._pipeline.config = self.config
+        return result
+
+    def _reports(self) -> list[Report]:
+        state = self._state_machine.current_state[1]
+        status = None if self._pipeline is None else self._pipeline.status
+        return [
+            diagnostics.engine_report(state, status, self._problem),
+            diagnostics.input_report(self.camera, self.config.stale_after_s),
+            diagnostics.frames_report(self.camera.mailbox.counts, self._latencies),
+            diagnostics.latency_report(self._latencies),
+        ]
+
+
+def spin(stop: process.Stop, arguments: Sequence[str] | None = None) -> int:
+    """Run the node until `stop`; the exit code. Raises InputError for a bad parameter."""
+    with session.session(arguments):
+        node = PerceptionNode()
+        session.forward_log(node)
+        stop.on_abandon(node.farewell)
+        node.autostart()
+        session.spin(node, stop)
+        node.trigger_shutdown()
+        node.farewell()
+        node.destroy_node()
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the executable `perception_node`."""
+    return process.perception_node(arguments)

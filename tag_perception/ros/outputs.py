@@ -1,0 +1,82 @@
+"""The topics the node publishes, and their publishers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image
+from vision_msgs.msg import Detection3DArray, LabelInfo, VisionInfo
+from visualization_msgs.msg import MarkerArray
+
+
+@dataclass(frozen=True)
+class Output:
+    """One topic below the node's name."""
+
+    topic: str
+    type: type
+    latched: bool = False
+    """Transient local: a late subscriber gets the last message."""
+    lazy: bool = False
+    """Made only while somebody subscribes."""
+
+    def qos(self) -> QoSProfile:
+        """Reliable, so that every subscriber matches; RViz asks for no less."""
+        if self.latched:
+            return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        return QoSProfile(depth=5)
+
+
+OUTPUTS = (
+    Output('detections', Detection3DArray),
+    Output('label_info', LabelInfo, latched=True),
+    Output('semantic/image', Image),
+    Output('semantic/camera_info', CameraInfo),
+    Output('semantic/label_info', LabelInfo, latched=True),
+    Output('depth/image', Image),
+    Output('depth/camera_info', CameraInfo),
+    Output('overlay', Image, lazy=True),
+    Output('semantic/color', Image, lazy=True),
+    Output('depth/color', Image, lazy=True),
+    Output('markers', MarkerArray, lazy=True),
+    Output('vision_info', VisionInfo, latched=True),
+)
+"""Every topic the node publishes, in the order in which a frame's messages go out.
+
+`vision_info` is the last one: who has it knows that the frame is complete.
+"""
+
+
+class Publishers:
+    """One publisher per output; silent unless the node is active."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._publishers: dict[str, LifecyclePublisher] = {}
+
+    def open(self) -> None:
+        """Create them all."""
+        for output in OUTPUTS:
+            self._publishers[output.topic] = self._node.create_lifecycle_publisher(
+                output.type,
+                f'~/{output.topic}',
+                output.qos(),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+
+    def close(self) -> None:
+        """Take the topics off the graph."""
+        while self._publishers:
+            self._node.destroy_lifecycle_publisher(self._publishers.popitem()[1])
+
+    def wanted(self, topic: str) -> bool:
+        """Whether somebody subscribes to `topic`."""
+        return self._publishers[topic].get_subscription_count() > 0
+
+    def publish(self, topic: str, message: Any) -> None:
+        """Send; the message may be changed as soon as this returns."""
+        self._publishers[topic].publish(message)

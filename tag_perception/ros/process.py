@@ -1,0 +1,116 @@
+"""Running a command so that SIGINT or SIGTERM ends it with exit code 0 within two seconds.
+
+Python delivers signals to the main thread only, and only between two bytecodes: a convolution or a
+wait inside DDS would hold them back for seconds, and an exception raised at a random place could
+tear a half-written message. So the work runs in a second thread and asks `stop` between its steps,
+while the main thread does nothing but wait for signals. Imports are light here on purpose: the
+handlers stand before torch starts to load.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+from tag_perception.config import InputError
+
+GRACE_S = 1.2
+"""How long the work may take to end by itself before the process leaves without it."""
+
+
+class Stop:
+    """Set once when the process has to end; the work asks it, the signal handlers set it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._closers: list[Callable[[], object]] = []
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Ask the work to end."""
+        self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but no longer than until the process has to end; True if it has to."""
+        return self._event.wait(seconds)
+
+    def on_abandon(self, close: Callable[[], object]) -> None:
+        """Call `close`, from another thread, if the work does not end in time."""
+        self._closers.append(close)
+
+    def abandon(self) -> None:
+        """Save what the work has, newest first."""
+        for close in reversed(self._closers):
+            close()
+
+
+def run(work: Callable[[Stop], int | None]) -> int:
+    """Exit code of `work(stop)`, which runs in a second thread; 0 when a signal ended it.
+
+    An exception of the work is raised here. Call from the main thread.
+    """
+    stop = Stop()
+    finished = threading.Event()
+    outcome: list[int | BaseException | None] = []
+
+    def target() -> None:
+        try:
+            outcome.append(work(stop))
+        except BaseException as error:  # carried to the main thread and raised there
+            outcome.append(error)
+        finally:
+            finished.set()
+
+    def handle(_signal: int, _frame: object) -> None:
+        stop.set()
+        finished.set()
+
+    previous = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        thread = threading.Thread(target=target, name='work', daemon=True)
+        thread.start()
+        finished.wait()
+        if stop:
+            thread.join(GRACE_S)
+            if thread.is_alive():
+                _leave(stop)
+        thread.join()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    result = outcome[0]
+    if isinstance(result, BaseException):
+        raise result
+    return 0 if stop else int(result or 0)
+
+
+def _leave(stop: Stop) -> None:
+    """End the process while the work hangs in foreign code, which only os._exit does for sure."""
+    stop.abandon()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def perception_node(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the executable `perception_node`."""
+
+    def work(stop: Stop) -> int:
+        from tag_perception.ros import node
+
+        return node.spin(stop, arguments)
+
+    try:
+        return run(work)
+    except InputError as error:
+        print(f'perception_node: {error}', file=sys.stderr)
+        return 2

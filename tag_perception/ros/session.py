@@ -1,0 +1,72 @@
+"""One process's stay in the ROS graph: transport settings, init, spinning, shutdown, logging."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from tag_perception.config import InputError
+from tag_perception.ros import transport
+from tag_perception.ros.process import Stop
+
+POLL_S = 0.2
+"""How often a spinning thread asks whether it has to end."""
+
+
+@contextmanager
+def session(arguments: Sequence[str] | None = None) -> Iterator[None]:
+    """Initialise rclpy with ROS arguments and shut it down at the end. Signals stay ours.
+
+    Raises InputError where the arguments or a parameter file cannot be read.
+    """
+    transport.prepare()
+    try:
+        rclpy.init(
+            args=None if arguments is None else list(arguments),
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+    except Exception as error:
+        raise InputError(f'ROS arguments: {" ".join(str(error).split())}') from error
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
+
+
+def spin(node: Node, stop: Stop) -> None:
+    """Run the node's callbacks on this thread until `stop`."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop:
+        executor.spin_once(timeout_sec=POLL_S)
+    executor.remove_node(node)
+    executor.shutdown()
+
+
+def forward_log(node: Node) -> None:
+    """Let what the core says through Python's logging appear in the node's log."""
+    logging.getLogger('tag_perception').addHandler(_RosLog(node.get_logger()))
+
+
+class _RosLog(logging.Handler):
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__(logging.INFO)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line of the node's log at the same level."""
+        # rcutils remembers one level per place in the code, hence three places.
+        text = record.getMessage()
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)

@@ -1,0 +1,91 @@
+"""What lets 6 to 8 MB images pass between processes: the DDS profile and the malloc settings.
+
+Stock settings lose most frames of a 2048×1024 camera: the shared-memory segment is smaller than
+one image, and every message buffer is mapped, faulted in and unmapped anew. Launch files hand
+`environment()` to the processes they start; our own commands call `prepare()` instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tag_perception.config import InputError
+
+log = logging.getLogger(__name__)
+
+SEGMENT_BYTES = 128 * 2**20
+"""Shared memory that each process maps with config/fastdds.xml."""
+
+MALLOC = {
+    'MALLOC_MMAP_THRESHOLD_': str(2**30),
+    'MALLOC_TRIM_THRESHOLD_': str(2**32),
+    'MALLOC_TOP_PAD_': str(64 * 2**20),
+}
+"""glibc keeps message buffers instead of returning them to the kernel after every frame."""
+
+PROFILE_VARIABLES = (
+    'FASTDDS_DEFAULT_PROFILES_FILE',
+    'FASTRTPS_DEFAULT_PROFILES_FILE',
+    'FASTDDS_BUILTIN_TRANSPORTS',
+)
+"""If the user has set one of these, the transport is theirs."""
+
+
+def shared_file(*parts: str) -> Path:
+    """A file of this package's share folder: in the source tree, or where it is installed."""
+    source, *prefixes = Path(__file__).resolve().parents[2:]
+    for folder in (source, *(prefix / 'share' / 'tag_perception' for prefix in prefixes)):
+        if folder.joinpath(*parts).exists():
+            return folder.joinpath(*parts)
+    raise InputError(f'{"/".join(parts)} is not installed; install tag_perception again')
+
+
+def environment(current: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables to add to the environment of a process that sends or receives images.
+
+    Holds nothing that `current` sets already.
+    """
+    variables = {name: value for name, value in MALLOC.items() if name not in current}
+    if any(name in current for name in PROFILE_VARIABLES):
+        return variables
+    if _shared_memory_free() < 2 * SEGMENT_BYTES:
+        log.warning(
+            '/dev/shm has less than %d MiB free: images go over TCP, which is slower '
+            '(in a container, start it with --shm-size=1g)',
+            2 * SEGMENT_BYTES // 2**20,
+        )
+        return {**variables, 'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'}
+    return {**variables, _profile_variable(): str(shared_file('config', 'fastdds.xml'))}
+
+
+def prepare() -> None:
+    """Apply `environment()` to this process; call before rclpy.init."""
+    os.environ.update(environment())
+    # malloc read its variables when the process started; these calls do the same now.
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:  # glibc only
+        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+        mallopt(m_mmap_threshold, 32 * 2**20)
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_top_pad, int(MALLOC['MALLOC_TOP_PAD_']))
+
+
+def _profile_variable() -> str:
+    """Fast DDS 3 (ROS 2 Kilted) renamed its variable and its library."""
+    prefixes = [sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(':')]
+    old = any(any(Path(prefix, 'lib').glob('libfastrtps.so*')) for prefix in prefixes if prefix)
+    return f'{"FASTRTPS" if old else "FASTDDS"}_DEFAULT_PROFILES_FILE'
+
+
+def _shared_memory_free() -> int:
+    """Free bytes of /dev/shm, 0 where there is none."""
+    try:
+        status = os.statvfs('/dev/shm')
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
