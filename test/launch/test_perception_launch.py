@@ -1,0 +1,99 @@
+"""What perception.launch.py starts. Needs the launch packages of a ROS installation."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip('launch_ros')
+pytest.importorskip('ros2launch')
+
+from tag_perception.config import flatten
+from tag_perception.ros.transport import environment
+
+ROOT = Path(__file__).parents[2]
+FILE = 'perception.launch.py'
+
+
+def started(ros2_launch, *arguments):
+    """How each process was started: {executable: record}."""
+    finished = ros2_launch(FILE, *arguments)
+    assert finished.returncode == 0, finished.stdout
+    records = [json.loads(line) for line in ros2_launch.record.read_text().splitlines()]
+    return {Path(record['argv'][0]).name: record for record in records}
+
+
+def values_after(argv, flag):
+    return [b for a, b in itertools.pairwise(argv) if a == flag]
+
+
+def overrides(argv):
+    """Parameters of all files after the first one, which is params_file."""
+    merged = {}
+    for path in values_after(argv, '--params-file')[1:]:
+        for node in yaml.safe_load(Path(path).read_text()).values():
+            merged |= flatten(node['ros__parameters'])
+    return merged
+
+
+def test_without_arguments_every_parameter_comes_from_the_yaml(ros2_launch):
+    (node,) = started(ros2_launch).values()
+    files = values_after(node['argv'], '--params-file')
+    assert Path(files[0]).resolve() == ROOT / 'config' / 'perception_node.yaml'
+    assert overrides(node['argv']) == {}
+    names = values_after(node['argv'], '-r')
+    assert '__node:=perception' in names
+    assert not any(name.startswith('__ns:=/') and len(name) > 7 for name in names)
+
+
+def test_the_processes_get_the_transport_for_large_images(ros2_launch):
+    wanted = environment({})
+    for process in started(ros2_launch, 'rviz:=true').values():
+        got = process['environ']
+        assert set(wanted) <= set(got)
+        assert got['MALLOC_MMAP_THRESHOLD_'] == wanted['MALLOC_MMAP_THRESHOLD_']
+
+
+def test_given_arguments_overrule_the_yaml_and_nothing_else_does(ros2_launch, tmp_path):
+    own = tmp_path / 'own.yaml'
+    own.write_text('/**: {ros__parameters: {stale_after_s: 9.0}}')
+    (node,) = started(
+        ros2_launch,
+        f'params_file:={own}',
+        'device:=cpu',
+        'checkpoint:=net.safetensors',
+        'use_sim_time:=true',
+    ).values()
+    assert values_after(node['argv'], '--params-file')[0] == str(own)
+    assert overrides(node['argv']) == {
+        'engine.device': 'cpu',
+        'engine.checkpoint': 'net.safetensors',
+        'use_sim_time': True,
+    }
+
+
+def test_node_and_rviz_share_namespace_and_topics(ros2_launch):
+    both = started(ros2_launch, 'rviz:=true', 'namespace:=front', 'image:=/cam/image_raw')
+    assert set(both) == {'perception_node', 'rviz2'}
+    for process in both.values():
+        rules = values_after(process['argv'], '-r')
+        assert '__ns:=/front' in rules
+        assert 'image:=/cam/image_raw' in rules
+        assert 'camera_info:=/cam/camera_info' in rules  # beside the image
+    config = values_after(both['rviz2']['argv'], '-d')[0]
+    assert Path(config).resolve() == ROOT / 'config' / 'perception.rviz'
+
+
+def test_camera_info_can_be_elsewhere(ros2_launch):
+    (node,) = started(ros2_launch, 'camera_info:=/calibration').values()
+    assert 'camera_info:=/calibration' in values_after(node['argv'], '-r')
+
+
+def test_a_wrong_choice_is_named(ros2_launch):
+    finished = ros2_launch(FILE, 'device:=gpu')
+    assert finished.returncode != 0
+    assert 'device' in finished.stdout
+    assert 'cuda' in finished.stdout
+    assert not ros2_launch.record.exists()
