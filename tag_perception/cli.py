@@ -100,9 +100,34 @@ def compare(arguments: Sequence[str]) -> int:
     return 0
 
 
+def study(arguments: Sequence[str]) -> int:
+    """Train and score the runs of a study that are missing, then print its table."""
+    parser = _parser(study)
+    parser.add_argument('study', help='config/study/<study>.yaml')
+    parser.add_argument('override', nargs='*', metavar='a.b=c', help='change values of the file')
+    parser.add_argument('--table', action='store_true', help='only print what there is')
+    args = parser.parse_args(arguments)
+    from tag_perception.evaluate.comparison import delta_t
+    from tag_perception.evaluate.run import evaluate_checkpoint
+    from tag_perception.learn import study as module
+
+    config = module.read_study(args.study, args.override)
+    if not args.table:
+        module.run_study(
+            config,
+            lambda weights, out: evaluate_checkpoint(
+                str(weights), config.evaluation, 'val', str(out)
+            ),
+            print,
+        )
+    print(module.format_lines(module.collect(config, delta_t), list(config.singles)))
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'costs': costs,
     'train': train,
+    'study': study,
     'check-dataset': check_dataset,
     'evaluate': evaluate,
     'compare': compare,

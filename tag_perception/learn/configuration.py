@@ -107,7 +107,7 @@ class TrainConfig:
     """lambda of each task; the paper's unless the experiment says otherwise."""
     auxiliary_weight: float = 0.4
     """Weight of the losses of training-only heads, where the network has them."""
-    precision: Literal['32', 'bf16-mixed', '16-mixed'] = '32'
+    precision: Literal['32-true', 'bf16-mixed', '16-mixed'] = '32-true'
     device: Literal['auto', 'cuda', 'cpu'] = 'auto'
     devices: int = 1
     """Devices per machine; over one, Lightning's `ddp` strategy."""

@@ -130,7 +130,7 @@ def _trainer(
         'accelerator': {'auto': 'auto', 'cuda': 'gpu', 'cpu': 'cpu'}[config.device],
         'devices': config.devices,
         'num_nodes': config.machines,
-        'precision': '32-true' if config.precision == '32' else config.precision,
+        'precision': config.precision,
         'accumulate_grad_batches': config.accumulate,
         'gradient_clip_val': config.optimizer.clip_norm or None,
         'sync_batchnorm': several,

@@ -61,7 +61,7 @@ def test_extending_merges_sections_and_the_preset_comes_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text, message',
+    ('text', 'message'),
     [
         ('steps: 5\nstep: 6', "unknown key 'step'"),
         ('steps: 5\ndata: {batch: 6}', "unknown key 'data.batch'"),
@@ -72,7 +72,7 @@ def test_extending_merges_sections_and_the_preset_comes_first(tmp_path):
         ('steps: 5\ndevices: 4', 'not a multiple of 4'),
         ('steps: 5\noptimizer: {lr: 0}', 'lr has to be positive'),
         ('steps: 5\nloss_weights: {depth: 1.0}', 'loss_weights needs exactly'),
-        ('steps: 5\nprecision: fp16', 'is not one of 32, bf16-mixed'),
+        ('steps: 5\nprecision: fp16', 'is not one of 32-true, bf16-mixed'),
         ('extends: missing.yaml', 'missing.yaml'),
         ('extends: x.yaml', 'extends too many files'),
         ('- 1', 'expected a mapping'),

@@ -11,7 +11,7 @@ def test_poly_is_that_of_the_paper():
     assert rate_factor(config, 40_000, 40_000) == 0
 
 
-@pytest.mark.parametrize('epoch, factor', [(0, 1), (29, 1), (30, 0.1), (60, 0.01), (99, 1e-3)])
+@pytest.mark.parametrize(('epoch', 'factor'), [(0, 1), (29, 1), (30, 0.1), (60, 0.01), (99, 1e-3)])
 def test_steps_fall_at_epochs_30_60_and_90_of_imagenet(epoch, factor):
     config = ScheduleConfig('steps', milestones=(0.3, 0.6, 0.9), gamma=0.1)
     per_epoch = 5005

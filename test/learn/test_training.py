@@ -184,7 +184,7 @@ def test_imagenet_gives_its_backbone_alone(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'overrides, message',
+    ('overrides', 'message'),
     [
         (('data.root=/nowhere',), 'no folder leftImg8bit'),
         (('data.source=imagenet',), 'cannot be trained on imagenet data'),
