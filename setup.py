@@ -23,7 +23,7 @@ setup(
         (f'share/{NAME}', ['package.xml']),
         shared('launch', '*.launch.py'),
         shared('config', '*.yaml', '*.rviz', '*.xml', '*.json'),
-        shared('config/train', '*.yaml'),
+        *(shared(folder.rstrip('/'), '*.yaml') for folder in sorted(glob('config/*/'))),
         shared('models', '*'),
     ],
     install_requires=['setuptools'],

@@ -128,7 +128,9 @@ class Environment:
             if not (info / 'INSTALLER').exists():
                 shutil.rmtree(str(info))
         wanted = [word for path in self.requirements for word in ('-r', str(path))]
-        self._run(self.python, '-m', 'pip', 'install', '--progress-bar', 'off', *wanted)
+        # Compiling what may never be imported takes as long as unpacking: Python does it when needed.
+        options = ['--progress-bar', 'off', '--no-compile']
+        self._run(self.python, '-m', 'pip', 'install', *options, *wanted)
 
     def build_underlay(self) -> None:
         """Generate the interface packages no registry has, into the environment."""
@@ -193,13 +195,18 @@ class Environment:
                     try:
                         process.wait(timeout=PROGRESS_S)
                     except subprocess.TimeoutExpired:
-                        print(f'  … {self._tail(start)[-1][:90]}', flush=True)
+                        print(self._progress(start), flush=True)
             finally:
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
         if process.returncode:
             raise SetupError(explain(self._tail(start), self.log))
+
+    def _progress(self, start: int) -> str:
+        """The last line of the log that is not a warning."""
+        lines = [line for line in self._tail(start) if not line.startswith('WARNING')]
+        return f'  … {lines[-1][:90] if lines else "waiting"}'
 
     def _tail(self, start: int) -> list:
         """The lines of the log from a position on, at least one."""
@@ -217,6 +224,7 @@ class Environment:
             variables.pop(name, None)
         variables['PATH'] = f'{self.path / "bin"}{os.pathsep}{variables.get("PATH", "")}'
         variables['AMENT_PREFIX_PATH'] = variables['CMAKE_PREFIX_PATH'] = str(self.path)
+        variables['MAKEFLAGS'] = f'-j{os.cpu_count()}'  # not those of the make that called us
         variables['PIP_DISABLE_PIP_VERSION_CHECK'] = '1'
         return variables
 
