@@ -124,6 +124,26 @@ def study(arguments: Sequence[str]) -> int:
     return 0
 
 
+def street(arguments: Sequence[str]) -> int:
+    """Generate synthetic streets in the Cityscapes-3D layout; the same command continues a run."""
+    parser = _parser(street)
+    parser.add_argument('out', help='folder to write into')
+    parser.add_argument('--seed', type=int, default=0, help='other seeds give other streets')
+    parser.add_argument('--frames', type=int, default=10, metavar='N', help='streets to generate')
+    parser.add_argument('--size', default='512x1024', metavar='HxW', help='of the images, pixels')
+    parser.add_argument('--split', choices=('train', 'val'), default='train', help='which split')
+    parser.add_argument('--sequence', action='store_true', help='30 frames at 17 Hz of each street')
+    parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes')
+    parser.add_argument('--device', default='cpu', help='where to render: cpu, cuda')
+    args = parser.parse_args(arguments)
+    from tag_perception.data.street import parse_size, write_tree
+
+    size = parse_size(args.size)
+    names = write_tree(**{**vars(args), 'size': size})
+    print(f'{args.out}: {len(names)} streets of split {args.split}, {names[0]} … {names[-1]}')
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'costs': costs,
     'train': train,
@@ -131,6 +151,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'check-dataset': check_dataset,
     'evaluate': evaluate,
     'compare': compare,
+    'street': street,
 }
 
 

@@ -1,0 +1,224 @@
+"""Streets on disk, in the layout and with the file formats of Cityscapes-3D."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from tag_perception.config import InputError
+from tag_perception.data.street.annotation import record
+from tag_perception.data.street.render import ANNOTATED, Rendering, city, render_frame
+from tag_perception.data.street.view import RATE_HZ, World
+
+SNIPPET = range(-ANNOTATED, 11)
+"""Steps of a snippet's 30 frames from the annotated one."""
+SUFFIXES = {
+    'leftImg8bit': '_leftImg8bit.png',
+    'gtFine/labelIds': '_gtFine_labelIds.png',
+    'gtFine/instanceIds': '_gtFine_instanceIds.png',
+    'disparity': '_disparity.png',
+    'camera': '_camera.json',
+    'vehicle': '_vehicle.json',
+    'timestamp': '_timestamp.txt',
+    'gtBbox3d': '_gtBbox3d.json',
+}
+"""Files of an annotated frame; the folder is what stands before the slash."""
+SEQUENCE_SUFFIXES = {
+    'leftImg8bit_sequence': '_leftImg8bit.png',
+    'vehicle_sequence': '_vehicle.json',
+    'timestamp_sequence': '_timestamp.txt',
+}
+"""Files of every frame of a snippet."""
+
+
+def write_tree(
+    out: Path | str,
+    seed: int,
+    frames: int,
+    size: tuple[int, int],
+    split: str = 'train',
+    sequence: bool = False,
+    workers: int = 1,
+    device: str = 'cpu',
+    progress: bool = True,
+) -> list[str]:
+    """Write streets 0 … frames - 1 of `seed` below `out`; returns the stems of the annotated frames.
+
+    With `sequence`, each also gets its snippet of 30 frames at 17 Hz. Frames that are complete
+    already are kept, so an interrupted run continues; no file is ever half-written. Raises
+    InputError where `out` cannot be written or holds these frames in another size.
+    """
+    if frames < 1:
+        raise InputError(f'frames {frames}: give at least 1')
+    out = Path(out)
+    steps = SNIPPET if sequence else range(1)
+    jobs = [
+        (out, seed, frame, size, split, step, sequence, device)
+        for frame in range(frames)
+        for step in steps
+    ]
+    names = []
+    with (
+        _pool(workers) as pool,
+        tqdm(total=len(jobs), unit='frame', disable=not progress, desc=split) as bar,
+    ):
+        futures = [_submit(pool, job) for job in jobs]
+        try:
+            for future in futures:
+                names.append(future())
+                bar.update()
+        except BaseException:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+            raise
+    return [name for name in names if name.endswith(f'{ANNOTATED:06d}')]
+
+
+def write_frame(
+    out: Path,
+    seed: int,
+    frame: int,
+    size: tuple[int, int],
+    split: str,
+    step: int,
+    sequence: bool,
+    device: str,
+) -> str:
+    """One frame with all its files, unless they are there; returns its stem."""
+    name = f'{city(seed)}_{frame:06d}_{ANNOTATED + step:06d}'
+    suffixes = (SUFFIXES if step == 0 else {}) | (SEQUENCE_SUFFIXES if sequence else {})
+    paths = {
+        key: out / key.split('/')[0] / split / city(seed) / f'{name}{suffix}'
+        for key, suffix in suffixes.items()
+    }
+    if all(path.exists() for path in paths.values()):
+        _check_size(paths['leftImg8bit' if step == 0 else 'leftImg8bit_sequence'], size)
+        return name
+    rendering = render_frame(seed, frame, size, split, step, device)
+    for key, path in paths.items():
+        _write(path, _CONTENT[key.removesuffix('_sequence')](rendering))
+    return name
+
+
+def _submit(pool: Executor | None, job: tuple) -> Callable[[], str]:
+    if pool is None:
+        return lambda: write_frame(*job)
+    future: Future[str] = pool.submit(write_frame, *job)
+    return future.result
+
+
+def _pool(workers: int) -> Any:
+    if workers <= 1:
+        return nullcontext()
+    return ProcessPoolExecutor(
+        workers, get_context('spawn'), initializer=torch.set_num_threads, initargs=(1,)
+    )
+
+
+def _check_size(path: Path, size: tuple[int, int]) -> None:
+    header = path.open('rb').read(24)
+    width, height = (int.from_bytes(header[i : i + 4], 'big') for i in (16, 20))
+    if (height, width) != size:
+        raise InputError(
+            f'{path}: is {height}x{width}, not {size[0]}x{size[1]}; give another folder or the same size'
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All or nothing: a part file takes the name of the whole when it is complete."""
+    part = path.with_name(f'{path.name}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        try:
+            part.unlink(missing_ok=True)
+        except OSError:
+            pass
+        reason = error.strerror or str(error)
+        raise InputError(
+            f'{path}: cannot be written ({reason}); free space or give another folder'
+        ) from error
+
+
+def _image(rendering: Rendering) -> bytes:
+    return _png(rendering.picture.image.cpu().numpy()[..., ::-1])
+
+
+def _label_ids(rendering: Rendering) -> bytes:
+    return _png(rendering.picture.label.cpu().numpy())
+
+
+def _instance_ids(rendering: Rendering) -> bytes:
+    return _png(rendering.annotation.instance.astype(np.uint16))
+
+
+def _disparity(rendering: Rendering) -> bytes:
+    """p = 256 d + 1 for the disparity d in pixels, 0 in the sky and on the ego bonnet."""
+    camera = rendering.world.rig.camera
+    depth = rendering.picture.depth.cpu().numpy().astype(np.float64)
+    assert camera.baseline_m is not None
+    with np.errstate(invalid='ignore'):
+        code = np.rint(256 * camera.fx * camera.baseline_m / depth) + 1
+    valid = np.isfinite(depth) & (code > 1) & (code < 1 << 16)
+    return _png(np.where(valid, code, 0).astype(np.uint16))
+
+
+def _camera(rendering: Rendering) -> bytes:
+    rig = rendering.world.rig
+    camera, (x, y, z) = rig.camera, rig.position
+    extrinsic = {
+        'baseline': camera.baseline_m, 'pitch': rig.pitch, 'roll': 0.0, 'x': x, 'y': y, 'yaw': rig.yaw, 'z': z,
+    }  # fmt: skip
+    intrinsic = {'fx': camera.fx, 'fy': camera.fy, 'u0': camera.u0, 'v0': camera.v0}
+    return _json({'extrinsic': extrinsic, 'intrinsic': intrinsic})
+
+
+def _vehicle(rendering: Rendering) -> bytes:
+    """The odometry; position and temperature are those of the dataset's home town."""
+    world: World = rendering.world
+    return _json({
+        'gpsHeading': 0.0, 'gpsLatitude': 48.74, 'gpsLongitude': 9.1, 'outsideTemperature': 15.0,
+        'speed': world.speed, 'yawRate': world.yaw_rate,
+    })  # fmt: skip
+
+
+def _timestamp(rendering: Rendering) -> bytes:
+    index = int(rendering.name.rsplit('_', 1)[1])
+    return str(round(index / RATE_HZ * 1e9)).encode()
+
+
+def _boxes(rendering: Rendering) -> bytes:
+    return _json(record(rendering.annotation, rendering.world))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode('.png', pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=1).encode()
+
+
+_CONTENT: dict[str, Callable[[Rendering], bytes]] = {
+    'leftImg8bit': _image,
+    'gtFine/labelIds': _label_ids,
+    'gtFine/instanceIds': _instance_ids,
+    'disparity': _disparity,
+    'camera': _camera,
+    'vehicle': _vehicle,
+    'timestamp': _timestamp,
+    'gtBbox3d': _boxes,
+}
