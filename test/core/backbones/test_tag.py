@@ -91,8 +91,16 @@ def test_h_is_equation_2():
         getattr(backbone, name).register_forward_hook(
             lambda _m, _i, output, name=name: seen.update({name: output.detach().numpy()})
         )
+    inputs = {}
+    for name in ('detail', 'g'):
+        getattr(backbone, name).register_forward_pre_hook(
+            lambda _m, args, name=name: inputs.update({name: args[0]})
+        )
+    backbone.layer2.register_forward_hook(lambda _m, _i, output: inputs.update(layer2=output))
     h, x_semantic, x_detail, *_ = backbone(torch.randn(2, 3, 128, 64))
     np.testing.assert_allclose(h.detach(), doubled_by_hand(seen['context']) + seen['g'], atol=1e-5)
+    assert inputs['detail'] is inputs['layer2']
+    assert inputs['g'] is x_detail
     assert h.shape == (2, 16, 16, 8)
     assert x_semantic.shape == (2, 64, 2, 1)
     assert x_detail.shape == (2, 8, 16, 8)
