@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.parameter import Parameter
 
-from tag_perception.ros import diagnostics, parameters, process, session
+from tag_perception.ros import diagnostics, parameters, process
 from tag_perception.ros.diagnostics import Latencies, Report
 from tag_perception.ros.inputs import Arrival, CameraInput, reason
 from tag_perception.ros.mailbox import Worker
@@ -38,43 +39,47 @@ class PerceptionNode(LifecycleNode):
 
     def autostart(self) -> None:
         """Configure and activate, if the parameter `autostart` says so."""
-        succeeded = TransitionCallbackReturn.SUCCESS
-        if self.config.autostart and self.trigger_configure() == succeeded:
+        if self.config.autostart and self.trigger_configure() == Return.SUCCESS:
             self.trigger_activate()
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_configure(self, state: LifecycleState) -> Return:
         """Load and warm up the network; FAILURE leaves the node unconfigured."""
         return self._attempt('configure', self._load, self._unload)
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_activate(self, state: LifecycleState) -> Return:
         """Subscribe and start the worker."""
         super().on_activate(state)
         return self._attempt('activate', self._start, self._rest)
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_deactivate(self, state: LifecycleState) -> Return:
         """Unsubscribe and let the worker finish the frame in hand."""
         self._rest()
         return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_cleanup(self, state: LifecycleState) -> Return:
         """Free the network and its memory."""
         self._unload()
         return super().on_cleanup(state)
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_shutdown(self, state: LifecycleState) -> Return:
         """Rest and free, from whatever state."""
         self._rest()
         self._unload()
         return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Shut down from whatever state, and leave the graph."""
+        if self._state() != 'finalized':
+            self.trigger_shutdown()
+        self.farewell()
+        self.destroy_node()
 
     def farewell(self) -> None:
         """Log what became of the frames; one that is still in hand counts as superseded."""
         self.camera.mailbox.abandon()
         self.get_logger().info(f'frames: {self.camera.mailbox.counts}')
 
-    def _attempt(
-        self, name: str, step: Callable[[], None], undo: Callable[[], None]
-    ) -> TransitionCallbackReturn:
+    def _attempt(self, name: str, step: Callable[[], None], undo: Callable[[], None]) -> Return:
         # rclpy swallows what a transition raises, so it is said here.
         try:
             step()
@@ -82,9 +87,9 @@ class PerceptionNode(LifecycleNode):
             self._problem = f'{name} failed: {reason(error)}'
             self.get_logger().error(self._problem)
             undo()
-            return TransitionCallbackReturn.FAILURE
+            return Return.FAILURE
         self._problem = None
-        return TransitionCallbackReturn.SUCCESS
+        return Return.SUCCESS
 
     def _load(self) -> None:
         publishers = Publishers(self)
@@ -115,35 +120,23 @@ class PerceptionNode(LifecycleNode):
         self._latencies.add({**stages_ms, **result.stages_ms})
 
     def _change_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        configured = self._pipeline is not None
-        self.config, result = parameters.change(self.config, changes, configured)
-        if self._pipeline is not None:
-            self._pipeline.config = self.config
+        pipeline = self._pipeline
+        self.config, result = parameters.change(self.config, changes, pipeline is not None)
+        if pipeline is not None:
+            pipeline.config = self.config
         return result
 
+    def _state(self) -> str:
+        return self._state_machine.current_state[1]
+
     def _reports(self) -> list[Report]:
-        state = self._state_machine.current_state[1]
         status = None if self._pipeline is None else self._pipeline.status
         return [
-            diagnostics.engine_report(state, status, self._problem),
+            diagnostics.engine_report(self._state(), status, self._problem),
             diagnostics.input_report(self.camera, self.config.stale_after_s),
             diagnostics.frames_report(self.camera.mailbox.counts, self._latencies),
             diagnostics.latency_report(self._latencies),
         ]
-
-
-def spin(stop: process.Stop, arguments: Sequence[str] | None = None) -> int:
-    """Run the node until `stop`; the exit code. Raises InputError for a bad parameter."""
-    with session.session(arguments):
-        node = PerceptionNode()
-        session.forward_log(node)
-        stop.on_abandon(node.farewell)
-        node.autostart()
-        session.spin(node, stop)
-        node.trigger_shutdown()
-        node.farewell()
-        node.destroy_node()
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

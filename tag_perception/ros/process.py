@@ -105,9 +105,9 @@ def perception_node(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the executable `perception_node`."""
 
     def work(stop: Stop) -> int:
-        from tag_perception.ros import node
+        from tag_perception.ros import node, session
 
-        return node.spin(stop, arguments)
+        return session.serve(node.PerceptionNode, stop, arguments)
 
     try:
         return run(work)

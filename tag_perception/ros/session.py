@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -15,6 +16,9 @@ from rclpy.signals import SignalHandlerOptions
 from tag_perception.config import InputError
 from tag_perception.ros import transport
 from tag_perception.ros.process import Stop
+
+if TYPE_CHECKING:
+    from tag_perception.ros.node import PerceptionNode
 
 POLL_S = 0.2
 """How often a spinning thread asks whether it has to end."""
@@ -38,6 +42,20 @@ def session(arguments: Sequence[str] | None = None) -> Iterator[None]:
         yield
     finally:
         rclpy.try_shutdown()
+
+
+def serve(
+    build: Callable[[], PerceptionNode], stop: Stop, arguments: Sequence[str] | None = None
+) -> int:
+    """Run the node that `build` makes until `stop`; the exit code. Raises InputError."""
+    with session(arguments):
+        node = build()
+        forward_log(node)
+        stop.on_abandon(node.farewell)
+        node.autostart()
+        spin(node, stop)
+        node.close()
+    return 0
 
 
 def spin(node: Node, stop: Stop) -> None:

@@ -7,27 +7,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-# Own DDS domain and this machine only: other ROS processes must neither disturb nor be disturbed.
-os.environ['ROS_DOMAIN_ID'] = str(10 + os.getpid() % 90)
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-
 import numpy as np
 import pytest
+import rclpy
 import torch
-
-rclpy = pytest.importorskip('rclpy')
-
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 
 from tag_perception.config import InputError
+from tag_perception.core.geometry import quaternion_from_euler
 from tag_perception.core.network import NetworkConfig
 from tag_perception.core.structures import Camera, Objects3D, Scene
 from tag_perception.ros import transport
 from tag_perception.runtime.engine import EngineConfig, EngineStatus
 
 TIMEOUT_S = 30.0
+
+# Own DDS domain and this machine only: other ROS processes must neither disturb nor be disturbed.
+os.environ['ROS_DOMAIN_ID'] = str(10 + os.getpid() % 90)
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 
 class FakeEngine:
@@ -67,9 +66,7 @@ class FakeEngine:
 
 
 def golden_boxes() -> Objects3D:
-    """Two copies of the golden box of the dataset's reference, the second one without its score."""
-    from tag_perception.core.geometry import quaternion_from_euler
-
+    """The dataset's golden box as a car, and once more as a bus whose distance is exact."""
     angles = (torch.tensor(value) for value in (0.4797143, -0.0235138, -0.0372331))
     return Objects3D(
         class_id=torch.tensor([0, 2]),
@@ -131,7 +128,7 @@ def client(ros):
 
 
 @pytest.fixture
-def spin_until(ros) -> Iterator[Callable[..., None]]:
+def spin_until(ros) -> Callable[..., None]:
     """`spin_until(condition, node, …)`: run the nodes' callbacks until the condition holds."""
 
     def spin(condition: Callable[[], bool], *nodes, timeout_s: float = TIMEOUT_S) -> None:
@@ -148,4 +145,4 @@ def spin_until(ros) -> Iterator[Callable[..., None]]:
                 executor.remove_node(node)
             executor.shutdown()
 
-    yield spin
+    return spin

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import time
@@ -136,12 +137,9 @@ def test_whatever_comes_is_read_or_rejected(encoding, height, width, step, lengt
     )
     message.data.frombytes(bytes(range(256)) * 2)
     del message.data[length:]
-    try:
+    with contextlib.suppress(Rejected):
         check_image(message)
         rgb = to_rgb(message)
-    except Rejected as reason:
-        assert str(reason)
-    else:
         assert rgb.shape == (height, width, 3)
         assert rgb.dtype == np.uint8
         rgb.sum()
