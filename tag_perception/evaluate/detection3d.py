@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -108,7 +109,8 @@ def _official() -> Iterator[tuple[ModuleType, ModuleType]]:
     handlers, level = root.handlers[:], root.level
     root.addHandler(logging.NullHandler())  # a root logger with a handler keeps eval.log away
     try:
-        with contextlib.redirect_stderr(io.StringIO()), np.errstate(all='ignore'):
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # deprecated calls, means over no class
             from cityscapesscripts.evaluation import evalObjectDetection3d as module
             from cityscapesscripts.evaluation import objectDetectionHelpers as helpers
 

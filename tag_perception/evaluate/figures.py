@@ -57,7 +57,7 @@ def box_errors(matched: dict[str, Any]) -> str:
     ranges, mean = matched['by_range'], matched['mean']
     figure = Figure(figsize=(10, 3.6), layout='constrained')
     panels = (
-        ('centre, metres', (('center_m', 'BEV and height', 'C0', 'o-'),), 1.0),
+        ('centre, metres', (('center_m', '3D distance', 'C0', 'o-'),), 1.0),
         ('yaw, degrees', (('yaw_rad', 'yaw', 'C0', 'o-'),), 180 / np.pi),
         (
             'tilt, degrees',
@@ -159,7 +159,7 @@ def attention(image: np.ndarray, maps: dict[str, np.ndarray]) -> str:
 def _heat(axes: Axes, values: np.ndarray, title: str) -> None:
     low, high = np.percentile(values, (1, 99))
     axes.imshow(values, cmap='turbo', vmin=low, vmax=max(high, low + 1e-9), aspect='auto')
-    axes.set_title(title, fontsize=9)
+    axes.set_title(f'{title} ({low:.3g} … {high:.3g})', fontsize=9)
 
 
 def _centers(edges: list[float]) -> np.ndarray:

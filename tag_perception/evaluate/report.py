@@ -21,7 +21,7 @@ from tag_perception.evaluate.template import PAGE
 from tag_perception.overlay import panels
 
 REPORT = 'report.html'
-PANEL_WIDTH = 760
+PANEL_WIDTH = 840
 SHOWN = 2
 """Frames shown as best, and as worst."""
 TERMS = ('ds', 'ap', 'bev_center', 'yaw', 'pitch_roll', 'size')
@@ -83,23 +83,21 @@ def _text(value: Any, factor: float, digits: int) -> str:
 
 def _tiles(results: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and value of the headline numbers."""
-    percent = [
-        ('mIoU', 'miou'),
-        ('mDS, amodal', 'mds_amodal'),
-        ('mDS, modal', 'mds_modal'),
-        ('car DS, amodal', 'car_ds_amodal'),
-        ('car DS, modal', 'car_ds_modal'),
+    rows = [
+        ('mIoU', 'miou', 100, ' %'),
+        ('depth RMSE', 'rmse_m', 1, ' m'),
+        ('disparity RMSE', 'rmse_disp_px', 1, ' px'),
+        ('mDS, amodal', 'mds_amodal', 100, ' %'),
+        ('mDS, modal', 'mds_modal', 100, ' %'),
+        ('car DS, amodal', 'car_ds_amodal', 100, ' %'),
+        ('car DS, modal', 'car_ds_modal', 100, ' %'),
+        ('mean |pitch| error', 'pitch_error_rad', 180 / math.pi, '°'),
+        ('mean |roll| error', 'roll_error_rad', 180 / math.pi, '°'),
     ]
-    tiles = [(label, f'{_text(results[key], 100, 2)} %') for label, key in percent]
-    tiles[1:1] = [
-        ('depth RMSE', f'{_text(results["rmse_m"], 1, 2)} m'),
-        ('disparity RMSE', f'{_text(results["rmse_disp_px"], 1, 2)} px'),
+    return [
+        (label, _text(results[key], factor, 2) + ('' if results[key] is None else unit))
+        for label, key, factor, unit in rows
     ]
-    degrees = 180 / math.pi
-    for label in ('pitch', 'roll'):
-        value = _text(results[f'{label}_error_rad'], degrees, 2)
-        tiles.append((f'mean |{label}| error', f'{value}°'))
-    return tiles
 
 
 def _has_single_bin(results: dict[str, Any]) -> bool:
@@ -115,7 +113,8 @@ def _figures(results: dict[str, Any]) -> dict[str, str]:
     made = {}
     if results['detection3d']:
         made['precision_recall'] = figures.precision_recall(results['detection3d'])
-        made['box_errors'] = figures.box_errors(results['detection3d']['matched'])
+        if results['detection3d']['matched']['boxes']:
+            made['box_errors'] = figures.box_errors(results['detection3d']['matched'])
     if results['semantic']:
         made['class_iou'] = figures.class_iou(results['semantic'])
         made['confusion'] = figures.confusion(results['semantic'])

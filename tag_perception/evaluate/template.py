@@ -8,7 +8,7 @@ PAGE = """<!doctype html>
 <title>{{ name }} on {{ results.split }}</title>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #f4f5f7; margin: 0; }
-main { max-width: 1120px; margin: 0 auto; padding: 24px; }
+main { max-width: 1320px; margin: 0 auto; padding: 24px; }
 section { background: #fff; border: 1px solid #dfe2e6; border-radius: 8px; padding: 16px 24px;
   margin: 16px 0; }
 h1 { margin: 8px 0 0; } h2 { margin: 4px 0 8px; } h3 { margin: 20px 0 4px; }
@@ -21,7 +21,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: 4px 12px; text-align: right; border-bottom: 1px solid #e6e8eb; }
 th:first-child, td:first-child { text-align: left; }
 th { color: #59636e; font-weight: 600; } tr.mean td { font-weight: 600; }
-img { max-width: 100%; display: block; margin: 8px 0; }
+img { width: 100%; display: block; margin: 8px 0; }
 .scroll { overflow-x: auto; } code { font-size: 13px; overflow-wrap: anywhere; }
 </style>
 </head>
@@ -74,9 +74,12 @@ sets its four terms, and with them its Detection Score, to 0.</p>
 {%- endif %}
 <img src="{{ figures.precision_recall }}" alt="precision over recall">
 <h3>Errors of the {{ results.detection3d.matched.boxes }} matched boxes</h3>
+{%- if figures.box_errors %}
 <p class="note">Angles between true and predicted box in the axes of the true one. A level box has
 the true yaw and neither pitch nor roll: the heads are worth having where they beat it.</p>
 <img src="{{ figures.box_errors }}" alt="box error over distance">
+{%- else %}<p>No box matched.</p>
+{%- endif %}
 </section>
 {%- endif %}
 
