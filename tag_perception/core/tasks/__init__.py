@@ -6,7 +6,9 @@ A task's key is its name everywhere: in network output, losses, metrics, logs an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,15 +32,14 @@ def decode(outputs: Mapping[str, Tensor], view: View) -> Scene:
 
     The sky has no depth: where it is decoded, depth is NaN.
     """
-    results = {
-        key: task.decode(outputs[key], view) for key, task in TASKS.items() if key in outputs
-    }
-    scene = Scene(
-        semantic=results.get('semantic'),
-        depth=results.get('depth'),
-        detection3d=results.get('detection3d'),
+    return assemble(
+        {key: task.decode(outputs[key], view) for key, task in TASKS.items() if key in outputs}
     )
+
+
+def assemble(decoded: Mapping[str, Any]) -> Scene:
+    """Scene of what the tasks' `decode` returned, by task."""
+    scene = Scene(**{key: decoded.get(key) for key in TASKS})
     if scene.semantic is None or scene.depth is None:
         return scene
-    depth_m = torch.where(scene.semantic == SKY, torch.nan, scene.depth)
-    return Scene(semantic=scene.semantic, depth=depth_m, detection3d=scene.detection3d)
+    return replace(scene, depth=torch.where(scene.semantic == SKY, torch.nan, scene.depth))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,8 @@ SUBHEADS = {
     'roll': 1,  # phi, radians
 }
 """Output channels of each sub-head, in order; 43 together."""
+AFTER_HEATMAP = {name: channels for name, channels in SUBHEADS.items() if name != 'heatmap'}
+"""The sub-heads whose output is read in the cells of peaks only; 37 channels."""
 
 MAX_OBJECTS = 100
 """Rows of a target: no more objects are learned from one image."""
@@ -140,12 +144,41 @@ def decode(output: Tensor, view: View) -> Objects3D:
     ranks lower (MonoDLE, which has no bound: a certain depth would lift any faint heat to 1).
     Shapes depend on nothing but the input's, and nothing waits for the device.
     """
-    heat, class_id, cell = _peaks(output)
-    width = output.shape[-1]
+    peaks = find_peaks(output[:, : SUBHEADS['heatmap']])
+    rows = _gather(output[:, SUBHEADS['heatmap'] :], peaks.cell)
+    return decode_peaks(peaks, rows, (output.shape[-2], output.shape[-1]), view)
+
+
+class Peaks(NamedTuple):
+    """The K highest local maxima of each heatmap, the highest first; each (B, K)."""
+
+    heat: Tensor
+    """Float32 in [0, 1]."""
+    class_id: Tensor
+    cell: Tensor
+    """Flat index into h · w."""
+
+
+def find_peaks(heatmap: Tensor) -> Peaks:
+    """Peaks of logits (B, 6, h, w): cells that are the highest of their 3×3 neighbourhood."""
+    heat = torch.sigmoid(heatmap.float())
+    is_peak = heat == F.max_pool2d(heat, 3, stride=1, padding=1)
+    heat = (heat * is_peak).flatten(1)
+    cells = heatmap.shape[-2] * heatmap.shape[-1]
+    score, index = heat.topk(min(MAX_DETECTIONS, heat.shape[1]))
+    return Peaks(score, index // cells, index % cells)
+
+
+def decode_peaks(peaks: Peaks, rows: Tensor, grid: tuple[int, int], view: View) -> Objects3D:
+    """Boxes of peaks on a map of `grid` = (h, w) cells.
+
+    `rows` (B, K, 37) is what the sub-heads after the heatmap say in the peaks' cells.
+    """
     # From here on in float32: half precision cannot tell pixels apart at the right edge.
-    at = split(_gather(output, cell).float())
-    cell_xy = torch.stack((cell % width, cell // width), -1)
-    center_px = _to_image(cell_xy + at['offset_3d'], output, view)
+    at = _named(rows.float(), AFTER_HEATMAP)
+    width = grid[1]
+    cell_xy = torch.stack((peaks.cell % width, peaks.cell // width), -1)
+    center_px = _to_image(cell_xy + at['offset_3d'], grid, view)
     depth_m = depth_from_raw(at['depth'][..., 0]).clamp(NEAR_M, DEPTH_CAP_M)
     log_sigma = at['depth'][..., 1].clamp(-10, 10)
     intrinsics = view.intrinsics[:, None]
@@ -154,12 +187,12 @@ def decode(output: Tensor, view: View) -> Objects3D:
     psi = geometry.psi_from_alpha(alpha, center_px[..., 0], intrinsics[..., 0], intrinsics[..., 2])
     pitch, roll = at['pitch'][..., 0], at['roll'][..., 0]
     objects = Objects3D(
-        class_id=class_id,
-        score=heat * torch.exp(-log_sigma).clamp_max(1),
+        class_id=peaks.class_id,
+        score=peaks.heat * torch.exp(-log_sigma).clamp_max(1),
         center_cam=geometry.optical_to_camera(ray * depth_m[..., None]),
         size_lwh_m=at['size_3d'].clamp_min(MIN_SIZE_M),
         rotation_cam=geometry.quaternion_from_euler(psi, pitch, roll),
-        box_2d_px=_decode_box_2d(cell_xy + at['offset_2d'], at['size_2d'], output, view),
+        box_2d_px=_decode_box_2d(cell_xy + at['offset_2d'], at['size_2d'], grid, view),
         depth_sigma_m=torch.exp(log_sigma) * ray.norm(dim=-1),
     )
     return _sorted_by_score(objects)
@@ -167,13 +200,17 @@ def decode(output: Tensor, view: View) -> Objects3D:
 
 def split(channels_last: Tensor) -> dict[str, Tensor]:
     """(…, 43) by name: the inverse of the concatenation in Head."""
-    parts = channels_last.split(list(SUBHEADS.values()), -1)
-    return dict(zip(SUBHEADS, parts, strict=True))
+    return _named(channels_last, SUBHEADS)
 
 
 def depth_from_raw(raw: Tensor) -> Tensor:
     """Metres. MonoDLE's 1 / sigmoid(x) - 1 is exp(-x), always positive and finite here."""
     return torch.exp(-raw.clamp(-10, 10))
+
+
+def _named(channels_last: Tensor, subheads: Mapping[str, int]) -> dict[str, Tensor]:
+    parts = channels_last.split(list(subheads.values()), -1)
+    return dict(zip(subheads, parts, strict=True))
 
 
 def _gather(output: Tensor, cell: Tensor) -> Tensor:
@@ -309,20 +346,10 @@ def _sine_loss(predicted: Tensor, true: Tensor) -> Tensor:
     return _mean(F.smooth_l1_loss(x, y, beta=1 / 9, reduction='none'))
 
 
-def _peaks(output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Heat, class and flat cell index, each (B, K), of the highest local maxima."""
-    heat = torch.sigmoid(output[:, : SUBHEADS['heatmap']].float())
-    is_peak = heat == F.max_pool2d(heat, 3, stride=1, padding=1)
-    heat = (heat * is_peak).flatten(1)
-    cells = output.shape[-2] * output.shape[-1]
-    score, index = heat.topk(min(MAX_DETECTIONS, heat.shape[1]))
-    return score, index // cells, index % cells
-
-
-def _to_image(cell_xy: Tensor, output: Tensor, view: View) -> Tensor:
+def _to_image(cell_xy: Tensor, grid: tuple[int, int], view: View) -> Tensor:
     """Pixels (…, 2) of the camera image at cell coordinates; resizing aligns image corners."""
     cells_xy, input_xy, image_xy = (
-        (size[1], size[0]) for size in (output.shape[-2:], view.input_size, view.image_size)
+        (size[1], size[0]) for size in (grid, view.input_size, view.image_size)
     )
     axes = zip(cell_xy.unbind(-1), cells_xy, input_xy, image_xy, strict=True)
     pixels = [
@@ -332,11 +359,11 @@ def _to_image(cell_xy: Tensor, output: Tensor, view: View) -> Tensor:
     return torch.stack(pixels, -1)
 
 
-def _decode_box_2d(center: Tensor, size: Tensor, output: Tensor, view: View) -> Tensor:
+def _decode_box_2d(center: Tensor, size: Tensor, grid: tuple[int, int], view: View) -> Tensor:
     """(…, 4) x1, y1, x2, y2 inside the camera image and at least a pixel wide and high."""
     half = size.clamp_min(0) / 2
-    low = _to_image(center - half, output, view).unbind(-1)
-    high = _to_image(center + half, output, view).unbind(-1)
+    low = _to_image(center - half, grid, view).unbind(-1)
+    high = _to_image(center + half, grid, view).unbind(-1)
     height, width = view.image_size
     x1, y1 = low[0].clamp(0, width - 2), low[1].clamp(0, height - 2)
     x2 = torch.maximum(high[0], x1 + 1).clamp_max(width - 1)
