@@ -50,6 +50,8 @@ OUTPUTS = (
 `vision_info` is the last one: who has it knows that the frame is complete.
 """
 
+LATCHED = frozenset(output.topic for output in OUTPUTS if output.latched)
+
 
 class Publishers:
     """One publisher per output; silent unless the node is active."""

@@ -29,7 +29,8 @@ class Stop:
         self._event = threading.Event()
         self._closers: list[Callable[[], object]] = []
 
-    def __bool__(self) -> bool:
+    def is_set(self) -> bool:
+        """Whether the work has to end."""
         return self._event.is_set()
 
     def set(self) -> None:
@@ -78,7 +79,7 @@ def run(work: Callable[[Stop], int | None]) -> int:
         thread = threading.Thread(target=target, name='work', daemon=True)
         thread.start()
         finished.wait()
-        if stop:
+        if stop.is_set():
             thread.join(GRACE_S)
             if thread.is_alive():
                 _leave(stop)
@@ -89,7 +90,7 @@ def run(work: Callable[[Stop], int | None]) -> int:
     result = outcome[0]
     if isinstance(result, BaseException):
         raise result
-    return 0 if stop else int(result or 0)
+    return 0 if stop.is_set() else int(result or 0)
 
 
 def _leave(stop: Stop) -> None:

@@ -62,7 +62,7 @@ def spin(node: Node, stop: Stop) -> None:
     """Run the node's callbacks on this thread until `stop`."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while not stop:
+    while not stop.is_set():
         executor.spin_once(timeout_sec=POLL_S)
     executor.remove_node(node)
     executor.shutdown()
