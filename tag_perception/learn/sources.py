@@ -9,12 +9,17 @@ from torch.utils.data import Dataset
 
 from tag_perception.config import ConfigError, InputError
 from tag_perception.data.cityscapes3d import Cityscapes3D
+from tag_perception.data.street import StreetStream
 from tag_perception.learn.configuration import TrainConfig
 from tag_perception.learn.imagenet import ClassFolders, TrainingCrops, ValidationCrops
 from tag_perception.learn.samples import Shuffled, TrainingItems, ValidationItems
 
 ENVIRONMENT = {'cityscapes3d': 'CITYSCAPES_DATASET', 'imagenet': 'IMAGENET'}
 """Variable that says where a dataset is when `data.root` does not."""
+
+
+STREETS_VALIDATED = 32
+"""Images of a validation on rendered streets where the experiment does not say."""
 
 
 class Sources(NamedTuple):
@@ -35,6 +40,8 @@ def open_sources(config: TrainConfig, stride: int) -> Sources:
         raise ConfigError(f'goal {config.goal} cannot be trained on {config.data.source} data')
     if config.data.source == 'imagenet':
         return _imagenet(config)
+    if config.data.source == 'street' and not config.data.root:
+        return _rendered_streets(config, stride)
     return _tree(config, stride)
 
 
@@ -47,6 +54,16 @@ def _tree(config: TrainConfig, stride: int) -> Sources:
         TrainingItems(training, Shuffled(length, config.seed), config, stride),
         ValidationItems(validation, _limit(config, len(validation)), config, stride),
         length,
+    )
+
+
+def _rendered_streets(config: TrainConfig, stride: int) -> Sources:
+    """Streets of the split train, each a new one; a fixed number of the split val."""
+    size, count = config.data.render_size, config.data.validation_images or STREETS_VALIDATED
+    return Sources(
+        TrainingItems(StreetStream(config.seed, size, 'train'), lambda k: k, config, stride),
+        ValidationItems(StreetStream(config.seed, size, 'val', count), count, config, stride),
+        None,
     )
 
 

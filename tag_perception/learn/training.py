@@ -45,7 +45,7 @@ def train(config: TrainConfig, dry_run: bool = False) -> Path:
     resume = None if dry_run else _resume_point(folder, config)
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)  # no advertisements
     L.seed_everything(config.seed, verbose=False)
-    network = build_network(config.network)
+    network = build_network(config.network).to(memory_format=torch.channels_last)
     if config.init_from and resume is None:
         initialise(network, config.init_from)
     sources = open_sources(config, network.stride)
