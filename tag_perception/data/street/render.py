@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from tag_perception.config import InputError
@@ -38,13 +37,12 @@ class Rendering:
     def sample(self) -> Sample:
         """The labelled image on the host; depth is NaN in the sky and on the ego bonnet."""
         picture = self.picture
-        depth = torch.where(picture.depth.isfinite(), picture.depth, torch.nan)
         return Sample(
             name=self.name,
             image=picture.image.cpu().numpy(),
             camera=self.world.rig.camera,
             semantic=ID_TO_TRAIN_ID[picture.label.cpu().numpy()],
-            depth=depth.cpu().numpy(),
+            depth=picture.depth.cpu().numpy(),
             detection3d=objects(self.annotation, self.world),
             ignore_px=self.annotation.ignore_px.astype(np.float32),
         )

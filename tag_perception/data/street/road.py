@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tag_perception.core.labels import LABEL_BY_NAME
-from tag_perception.data.street.raster import DECAL, GROUND
+from tag_perception.data.street.dice import Dice
+from tag_perception.data.street.planes import DECAL, GROUND
 from tag_perception.data.street.textures import TEXTURE, TILE_M
 
 STEP_M = 2.5
@@ -101,36 +102,29 @@ class Road:
 
 
 def bend(
-    rng: np.random.Generator,
-    strips: tuple[Strip, ...],
-    side_streets: tuple[tuple[float, float], ...],
+    dice: Dice, strips: tuple[Strip, ...], side_streets: tuple[tuple[float, float], ...]
 ) -> Road:
     """A road of these strips with random curvature, grade and cross-fall."""
     s = KNOTS
-    strength = rng.choice([0.0, 0.3, 1.0], p=[0.35, 0.4, 0.25])
-    wave = 2 * math.pi / rng.uniform(120, 400)
-    curvature = strength * rng.uniform(-1, 1) / 110 * np.cos(wave * s + rng.uniform(0, 6.28))
+    strength = dice.weighted({0.0: 0.35, 0.3: 0.4, 1.0: 0.25})
+    curvature = strength * dice.uniform(-1, 1) / 110 * _wave(dice, 120, 400)
     direction = np.cumsum(curvature) * STEP_M
+    slope = dice.weighted({0.0: 0.3, 0.4: 0.4, 1.0: 0.3})
+    grade = dice.uniform(-0.05, 0.05) + dice.uniform(-0.05, 0.05) * _wave(dice, 130, 420)
+    fall = slope * (dice.uniform(-0.035, 0.035) + 0.01 * _wave(dice, 230, 240))
     direction -= np.interp(0.0, s, direction)
-    slope = rng.choice([0.0, 0.4, 1.0], p=[0.3, 0.4, 0.3])
-    wave = 2 * math.pi / rng.uniform(130, 420)
-    grade = slope * (
-        rng.uniform(-0.05, 0.05)
-        + rng.uniform(-0.05, 0.05) * np.sin(wave * s + rng.uniform(0, 6.28))
-    )
-    z = np.cumsum(grade) * STEP_M
-    fall = slope * rng.uniform(-0.035, 0.035) + 0.01 * slope * np.sin(
-        s / 37 + rng.uniform(0, 6.28)
-    )
-    x = np.cumsum(np.cos(direction)) * STEP_M
-    y = np.cumsum(np.sin(direction)) * STEP_M
+    x, y = (np.cumsum(f(direction)) * STEP_M for f in (np.cos, np.sin))
+    z = np.cumsum(slope * grade) * STEP_M
+    x, y, z = (values - np.interp(0.0, s, values) for values in (x, y, z))
     lift = np.ones_like(s)
     for a, b in side_streets:
         lift[(s > a - 1e-6) & (s < b + 1e-6)] = 0.0
-    at_zero = [np.interp(0.0, s, values) for values in (x, y, z)]
-    return Road(
-        strips, x - at_zero[0], y - at_zero[1], z - at_zero[2], direction, fall, lift, side_streets
-    )
+    return Road(strips, x, y, z, direction, fall, lift, side_streets)
+
+
+def _wave(dice: Dice, shortest: float, longest: float) -> np.ndarray:
+    """(knots,) a cosine along the street."""
+    return np.cos(2 * math.pi * (KNOTS / dice.uniform(shortest, longest) + dice.random()))
 
 
 @dataclass(frozen=True)

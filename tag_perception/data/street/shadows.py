@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from tag_perception.data.street.raster import SHADOW, Polygons
+from tag_perception.data.street.planes import SHADOW, Polygons
 from tag_perception.data.street.stage import Standing
 from tag_perception.data.street.textures import TEXTURE
 from tag_perception.data.street.weather import Weather
@@ -40,17 +40,23 @@ def cast(standing: Standing, weather: Weather, device: str) -> Polygons:
         quads.append(_on_ground(standing, crowns, _crown(standing, crowns, weather)))
         textures.append('crown_round')
         tones.append((weather.shadow * 0.9, 1e-3))
-    counts = [len(q) for q in quads]
-    corner = torch.from_numpy(np.concatenate(quads).astype(np.float32)).to(device)
-    total = len(corner)
-    texture = np.repeat([TEXTURE[t] for t in textures], counts).astype(np.int32)
-    tone = np.zeros((total, 4), np.float32)
-    tone[:, :2] = np.repeat(np.array(tones), counts, axis=0)
-    nothing = torch.zeros(total, dtype=torch.int32, device=device)
+    counts = [len(quad) for quad in quads]
+    texture = np.repeat([TEXTURE[name] for name in textures], counts).astype(np.int32)
+    tone = np.zeros((4, len(texture)), np.float32)
+    tone[:2] = np.repeat(np.array(tones).T, counts, axis=1)
+    corner = np.concatenate(quads).astype(np.float32).transpose(1, 2, 0)
+    nothing = torch.zeros(len(texture), dtype=torch.int32, device=device)
+    square = torch.ones(2, len(texture), device=device)
     return Polygons(
-        corner, torch.from_numpy(texture).to(device), torch.ones(total, 2, device=device), torch.zeros(total, 2, device=device),
-        torch.from_numpy(tone).to(device), nothing, nothing, nothing + SHADOW,
-    )  # fmt: skip
+        corner=torch.from_numpy(np.ascontiguousarray(corner)).to(device),
+        texture=torch.from_numpy(texture).to(device),
+        repeat=square,
+        origin=torch.zeros_like(square),
+        color=torch.from_numpy(tone).to(device),
+        thing=nothing,
+        label=nothing,
+        kind=nothing + SHADOW,
+    )
 
 
 def _footprint(

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tag_perception.core.labels import LABEL_BY_NAME
 from tag_perception.data.street.people import poses
-from tag_perception.data.street.raster import ORDINARY, Polygons, rotate
+from tag_perception.data.street.colors import Palette
+from tag_perception.data.street.planes import ORDINARY, Polygons
 from tag_perception.data.street.road import Road
 from tag_perception.data.street.scenery import scenery
 from tag_perception.data.street.shapes import Shape
@@ -36,20 +37,27 @@ def _extents() -> np.ndarray:
     return np.array([(shape.low, shape.high) for shape in shapes().values()], np.float64)
 
 
+@lru_cache(maxsize=1)
+def _counts() -> np.ndarray:
+    return np.array([len(shape.slot) for shape in shapes().values()])
+
+
+@lru_cache(maxsize=1)
+def _starts() -> np.ndarray:
+    return _counts().cumsum() - _counts()
+
+
 @lru_cache(maxsize=4)
 def _library(device: str) -> dict[str, Tensor]:
-    """All shapes one after the other: quadrilateral arrays and where each shape begins."""
+    """The quadrilaterals of all shapes one after the other, planar."""
     parts = list(shapes().values())
-    count = np.array([len(part.slot) for part in parts])
     arrays = {
-        'corner': np.concatenate([part.corner for part in parts]),
+        'corner': np.concatenate([part.corner for part in parts]).transpose(1, 2, 0),
         'texture': np.concatenate([part.texture for part in parts]).astype(np.int32),
-        'repeat': np.concatenate([part.repeat for part in parts]),
+        'repeat': np.concatenate([part.repeat for part in parts]).T,
         'slot': np.concatenate([part.slot for part in parts]),
-        'count': count,
-        'start': count.cumsum() - count,
     }
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return {n: torch.from_numpy(np.ascontiguousarray(a)).to(device) for n, a in arrays.items()}
 
 
 @dataclass
@@ -60,7 +68,7 @@ class Stage:
     place: list[tuple[float, float, float, float]] = field(default_factory=list)
     """s, d, lift above the ground, yaw against the street."""
     scale: list[tuple[float, float, float]] = field(default_factory=list)
-    palette: list[np.ndarray] = field(default_factory=list)
+    palette: list[Palette] = field(default_factory=list)
     label: list[int] = field(default_factory=list)
     tilted: list[bool] = field(default_factory=list)
     """Follows the slope of the ground (vehicles) instead of standing upright."""
@@ -73,7 +81,7 @@ class Stage:
         self, name: str, s: float, d: float, label: str, palette: np.ndarray, *, lift: float = 0.0, yaw: float = 0.0,
         scale: tuple[float, float, float] = (1.0, 1.0, 1.0), tilted: bool = False, shadow: int = 0, group: bool = False,
     ) -> None:  # fmt: skip
-        """Place one shape; `palette` is (8, 4) R, G, B, glow."""
+        """Place one shape; `palette` holds R, G, B, glow of its slots."""
         self.shape.append(_index()[name])
         self.place.append((s, d, lift, yaw))
         self.scale.append(scale)
@@ -169,26 +177,27 @@ class Standing:
     def polygons(self, thing: np.ndarray, device: str) -> Polygons:
         """All quadrilaterals in world coordinates; `thing` numbers the placements."""
         library = _library(device)
-        shape = torch.from_numpy(self.shape).to(device)
-        count = library['count'][shape]
-        total = (
-            int(library['count'].cpu()[self.shape].sum()) if device != 'cpu' else int(count.sum())
-        )
-        owner = torch.repeat_interleave(count, output_size=total)
-        begin = library['start'][shape] - (count.cumsum(0) - count)
-        quad = torch.arange(total, device=device) + begin.index_select(0, owner)
-        pose = np.concatenate(
-            (self.rotation * self.scale[:, None, :], self.position[:, :, None]), 2
-        )
-        pose_t = (
-            torch.from_numpy(pose.astype(np.float32)).to(device).index_select(0, owner)[:, None]
-        )
-        corner = rotate(pose_t[..., :3], library['corner'].index_select(0, quad)) + pose_t[..., 3]
-        palette = torch.from_numpy(self.palette.astype(np.float32).reshape(-1, 4)).to(device)
-        color = palette.index_select(0, owner * SLOTS + library['slot'].index_select(0, quad))
-        numbers = torch.from_numpy(np.stack((thing, self.label)).astype(np.int32)).to(device)
+        count = _counts()[self.shape]
+        total = int(count.sum())
+        start = _starts()[self.shape] - (count.cumsum() - count)
+        rows = torch.from_numpy(np.stack((count, start, thing, self.label))).to(device)
+        owner = torch.repeat_interleave(rows[0], output_size=total)
+        begin, number, label = rows[1:].index_select(1, owner)
+        quad = torch.arange(total, device=device) + begin
+        pose = np.concatenate((self.rotation * self.scale[:, None, :], self.position[:, :, None]), 2)
+        columns = torch.from_numpy(pose.astype(np.float32).reshape(-1, 12).T.copy()).to(device)
+        r = columns.index_select(1, owner)  # rows of [R | t], placement by placement
+        x, y, z = library['corner'].index_select(2, quad).unbind(1)
+        corner = [r[i] * x + r[i + 1] * y + r[i + 2] * z + r[i + 3] for i in (0, 4, 8)]
+        palette = torch.from_numpy(self.palette.astype(np.float32).reshape(-1, 4).T.copy())
+        slot = library['slot'].index_select(0, quad)
         return Polygons(
-            corner, library['texture'].index_select(0, quad), library['repeat'].index_select(0, quad),
-            torch.zeros(total, 2, device=device), color, numbers[0].index_select(0, owner),
-            numbers[1].index_select(0, owner), torch.full_like(owner, ORDINARY, dtype=torch.int32),
-        )  # fmt: skip
+            corner=torch.stack(corner, 1),
+            texture=library['texture'].index_select(0, quad),
+            repeat=library['repeat'].index_select(1, quad),
+            origin=torch.zeros(2, total, device=device),
+            color=palette.to(device).index_select(1, owner * SLOTS + slot),
+            thing=number.to(torch.int32),
+            label=label.to(torch.int32),
+            kind=torch.full((total,), ORDINARY, dtype=torch.int32, device=device),
+        )

@@ -41,15 +41,23 @@ class Atlas:
     """(textures,) float32."""
 
     def sample(self, texture: Tensor, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
-        """(N, 4) uint8 texels at texture coordinates u, v (1 = one tile), mip `level` (float)."""
+        """(N,) packed int32 texels at texture coordinates u, v (1 = one tile), mip level `level`.
+
+        R is the lowest byte; A the highest, so a texel that is covered is a negative number.
+        """
         shift = level.clamp(0, LEVELS - 1).to(torch.int32)
-        side = torch.bitwise_right_shift(torch.full_like(shift, SIDE), shift)
+        side = torch.bitwise_right_shift(SIDE, shift)
         mask = side - 1
-        column = torch.floor(u * side).to(torch.int32) & mask
-        row = torch.floor(v * side).to(torch.int32) & mask
-        start = (4 * SIDE * SIDE - 4 * side * side) // 3 + texture * STRIDE
-        index = start + row * side + column
-        return self.texels.index_select(0, index).view(torch.uint8).view(-1, 4)
+        column = torch.floor(u * side).to(torch.int32).bitwise_and_(mask)
+        row = torch.floor(v * side).to(torch.int32).bitwise_and_(mask)
+        start = _LEVEL_START.to(side.device).index_select(0, shift)
+        index = start + texture * STRIDE + row * side + column
+        return self.texels.index_select(0, index)
+
+
+_LEVEL_START = torch.tensor(
+    [(4 * SIDE * SIDE - 4 * (SIDE >> i) ** 2) // 3 for i in range(LEVELS)], dtype=torch.int32
+)
 
 
 @lru_cache(maxsize=4)

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from tag_perception.core.geometry import OPTICAL_R_CAMERA, rotation_from_euler
 from tag_perception.core.structures import Camera
+from tag_perception.data.street.dice import Dice
 from tag_perception.data.street.layout import Layout
-from tag_perception.data.street.raster import Lens, Polygons, project, rasterise
+from tag_perception.data.street.planes import Lens, Polygons, project
+from tag_perception.data.street.raster import rasterise
 from tag_perception.data.street.road import Patches, Road, surface
 from tag_perception.data.street.shading import shade
 from tag_perception.data.street.shadows import cast
 from tag_perception.data.street.stage import Stage, Standing
 from tag_perception.data.street.textures import atlas
-from tag_perception.data.street.town import plan
+from tag_perception.data.street.town import Plan, plan
 from tag_perception.data.street.traffic import Traffic
 from tag_perception.data.street.weather import Weather
 from tag_perception.data.street.weather import draw as draw_weather
@@ -79,38 +81,50 @@ class Picture:
     thing: Tensor
     """(H, W) int32 number of the vehicle or person, 0 for none."""
     depth: Tensor
-    """(H, W) float32 metres along the optical axis, infinite in the sky, NaN on the bonnet."""
+    """(H, W) float32 metres along the optical axis, NaN in the sky and on the ego bonnet."""
     coverage: Tensor
     """(things,) int64 pixels that each thing would cover if nothing stood in front of it."""
 
 
 def compose(seed: int, frame: int, size: tuple[int, int], split: str, step: int) -> World:
     """Lay out street `frame` of `seed`, `step` / 17 s after the annotated moment."""
-    entropy = [seed, frame, SPLITS.index(split)]
-    time_s = step / RATE_HZ
-    rng = np.random.default_rng([*entropy, 0])
-    street = plan(rng)
-    weather = draw_weather(rng)
-    still, moving, annotated = Stage(), Stage(), Stage()
-    paint = Layout(street, still, weather, rng).build()
-    for stage, moment in ((annotated, 0.0), (moving, time_s)):
-        traffic = Traffic(street, stage, weather, np.random.default_rng([*entropy, 1]), moment)
-        traffic.build()
+    dice, traffic_seed, rig_dice = (
+        f'{seed} {split} {frame} {part}' for part in ('place', 'traffic', 'rig')
+    )
+    chance = Dice(dice)
+    street, weather = plan(chance), draw_weather(chance)
+    still = Stage()
+    paint = Layout(street, still, weather, chance).build()
+    moving = _traffic(street, weather, traffic_seed, step)
     # What would collide is decided at the annotated moment, for the whole sequence.
-    standing = still.join(moving.select(_apart(annotated))).stand(street.road)
+    annotated = moving if step == 0 else _traffic(street, weather, traffic_seed, 0)
+    standing = still.join(moving.stage.select(_apart(annotated.stage))).stand(street.road)
     thing = np.isin(standing.label, THINGS)
-    rng = np.random.default_rng([*entropy, 2])
-    pose, turn = _ego_pose(street.road, traffic.speed * time_s)
+    pose, turn = _ego_pose(street.road, moving.speed * step / RATE_HZ)
     return World(
-        street.road, (surface(street.road, street.cover), *paint), standing, thing * thing.cumsum(), weather,
-        _rig(rng, size), pose, traffic.speed, traffic.speed * turn, int(rng.integers(1 << 20)) + 7919 * step,
-    )  # fmt: skip
+        road=street.road,
+        ground=(surface(street.road, street.cover), *paint),
+        standing=standing,
+        thing=thing * thing.cumsum(),
+        weather=weather,
+        rig=_rig(Dice(rig_dice), size),
+        world_T_vehicle=pose,
+        speed=moving.speed,
+        yaw_rate=moving.speed * turn,
+        grain=Dice(f'{rig_dice} {step}').whole(0, 1 << 30),
+    )
+
+
+def _traffic(street: Plan, weather: Weather, seed: str, step: int) -> Traffic:
+    traffic = Traffic(street, Stage(), weather, Dice(seed), step / RATE_HZ)
+    traffic.build()
+    return traffic
 
 
 def look(world: World, device: str) -> Picture:
     """Render the picture."""
     textures, camera = atlas(device), world.rig.camera
-    lens = _lens(world, device)
+    lens = _lens(world)
     polygons = Polygons.cat((
         _ground_polygons(world.ground, device),
         world.standing.polygons(world.thing, device),
@@ -124,7 +138,7 @@ def look(world: World, device: str) -> Picture:
     kept = pixels.planes.polygons
     label = torch.where(pixels.hit, kept.label.index_select(0, pixels.polygon), SKY).view(shape)
     thing = torch.where(pixels.hit, kept.thing.index_select(0, pixels.polygon), 0).view(shape)
-    depth = pixels.depth.view(shape)
+    depth = torch.where(pixels.hit, pixels.depth, torch.nan).view(shape)
     if bonnet is not None:
         label, thing = torch.where(bonnet, EGO_VEHICLE, label), torch.where(bonnet, 0, thing)
         depth = torch.where(bonnet, torch.nan, depth)
@@ -156,18 +170,18 @@ def _apart(stage: Stage) -> np.ndarray:
     return keep[1:]
 
 
-def _rig(rng: np.random.Generator, size: tuple[int, int]) -> Rig:
+def _rig(dice: Dice, size: tuple[int, int]) -> Rig:
     """Like the two rigs of the real dataset, a little varied."""
     height, width = size
-    focal = rng.uniform(2240, 2290)
+    focal = dice.uniform(2240, 2290)
     full = Camera(
-        FULL_WIDTH, FULL_HEIGHT, focal, focal * rng.uniform(0.995, 1.005), rng.uniform(1040, 1105),
-        rng.uniform(508, 522), rng.uniform(0.205, 0.225),
+        FULL_WIDTH, FULL_HEIGHT, focal, focal * dice.uniform(0.995, 1.005), dice.uniform(1040, 1105),
+        dice.uniform(508, 522), dice.uniform(0.205, 0.225),
     )  # fmt: skip
     scale = width / FULL_WIDTH
     middle = (full.v0 - (FULL_HEIGHT - 1) / 2) * scale + (height - 1) / 2
-    pitch, yaw = rng.uniform(0.02, 0.055), rng.uniform(-0.02, 0.02)
-    position = (1.7, rng.uniform(-0.12, 0.12), rng.uniform(1.16, 1.28))
+    pitch, yaw = dice.uniform(0.02, 0.055), dice.uniform(-0.02, 0.02)
+    position = (1.7, dice.uniform(-0.12, 0.12), dice.uniform(1.16, 1.28))
     zero = torch.zeros((), dtype=torch.float64)
     rotation = rotation_from_euler(zero + yaw, zero + pitch, zero).numpy()  # C → V
     transform = np.eye(4)
@@ -177,7 +191,7 @@ def _rig(rng: np.random.Generator, size: tuple[int, int]) -> Rig:
         width, height, full.fx * scale, full.fy * scale, (full.u0 + 0.5) * scale - 0.5, middle,
         full.baseline_m, transform,
     )  # fmt: skip
-    bonnet = rng.uniform(0.03, 0.1) if rng.random() < 0.7 else 0.0
+    bonnet = dice.uniform(0.03, 0.1) if dice.random() < 0.7 else 0.0
     return Rig(camera, pitch, yaw, position, bonnet)
 
 
@@ -192,37 +206,36 @@ def _ego_pose(road: Road, s: float) -> tuple[np.ndarray, float]:
     return pose, float(ahead - behind) / 5.0
 
 
-def _lens(world: World, device: str) -> Lens:
+def _lens(world: World) -> Lens:
     camera, transform = world.rig.camera, camera_T_world(world)
     rotation = OPTICAL_R_CAMERA @ transform[:3, :3]
     position = -transform[:3, :3].T @ transform[:3, 3]
-    rotation_t, position_t = (
-        torch.from_numpy(a.astype(np.float32)).to(device) for a in (rotation, position)
-    )
+    # Rounded to float32 here, so that both kinds of device multiply by the same numbers.
+    rows = tuple(tuple(row) for row in rotation.astype(np.float32).tolist())
     return Lens(
-        camera.height,
-        camera.width,
-        camera.fx,
-        camera.fy,
-        camera.u0,
-        camera.v0,
-        rotation_t,
-        position_t,
-    )
+        camera.height, camera.width, camera.fx, camera.fy, camera.u0, camera.v0,
+        rows, tuple(position.astype(np.float32).tolist()),
+    )  # fmt: skip
 
 
 def _ground_polygons(patches: tuple[Patches, ...], device: str) -> Polygons:
     def gather(name: str, dtype: type) -> Tensor:
+        """Planar, patch after patch."""
         array = np.concatenate([getattr(part, name) for part in patches]).astype(dtype)
-        return torch.from_numpy(array).to(device)
+        planar = np.ascontiguousarray(np.moveaxis(array, 0, -1))
+        return torch.from_numpy(planar).to(device)
 
-    color = gather('color', np.float32)
-    color = torch.cat((color, torch.zeros_like(color[:, :1])), 1)
-    label = gather('label', np.int32)
+    color, label = gather('color', np.float32), gather('label', np.int32)
     return Polygons(
-        gather('corner', np.float32), gather('texture', np.int32), gather('repeat', np.float32), gather('origin', np.float32),
-        color, torch.zeros_like(label), label, gather('kind', np.int32),
-    )  # fmt: skip
+        corner=gather('corner', np.float32),
+        texture=gather('texture', np.int32),
+        repeat=gather('repeat', np.float32),
+        origin=gather('origin', np.float32),
+        color=torch.cat((color, torch.zeros_like(color[:1]))),
+        thing=torch.zeros_like(label),
+        label=label,
+        kind=gather('kind', np.int32),
+    )
 
 
 def _bonnet(rig: Rig, device: str) -> Tensor | None:

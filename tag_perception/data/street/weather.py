@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-KINDS = ('clear', 'cloudy', 'haze', 'rain', 'dusk')
-_SHARE = (0.34, 0.36, 0.1, 0.1, 0.1)
+from tag_perception.data.street.dice import Dice
+
+KINDS = {'clear': 0.34, 'cloudy': 0.36, 'haze': 0.1, 'rain': 0.1, 'dusk': 0.1}
+"""Conditions and how often they come."""
+_WHITE = np.array((0.86, 0.89, 0.92))
+_BLUE = np.array((0.36, 0.56, 0.85))
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Weather:
     exposure: float
     gain: np.ndarray
     """(3,) white balance."""
-    gamma: float
+    contrast: float
+    """Tone curve: 0 square root … 1 linear."""
     vignette: float
     """Loss of light in the corners."""
     blur: float
@@ -55,39 +60,40 @@ class Weather:
         return 0.85 * direct / (direct + float(self.sky_color.mean()))
 
 
-def draw(rng: np.random.Generator) -> Weather:
+def draw(dice: Dice) -> Weather:
     """Random conditions."""
-    kind = str(rng.choice(KINDS, p=_SHARE))
-    elevation = rng.uniform(0.25, 1.05) if kind != 'dusk' else rng.uniform(0.03, 0.15)
-    azimuth = rng.uniform(-math.pi, math.pi)
-    sun = np.array((
-        math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)
-    ))  # fmt: skip
-    warm = np.array((1.0, 0.93, 0.82)) if elevation > 0.5 else np.array((1.0, 0.85, 0.66))
-    direct = {'clear': 1.15, 'cloudy': 0.12, 'haze': 0.3, 'rain': 0.03, 'dusk': 0.08}[
-        kind
-    ] * rng.uniform(0.75, 1.2)
-    ambient = {'clear': 0.5, 'cloudy': 0.8, 'haze': 0.7, 'rain': 0.6, 'dusk': 0.22}[
-        kind
-    ] * rng.uniform(0.85, 1.15)
-    blue, white = np.array((0.36, 0.56, 0.85)), np.array((0.86, 0.89, 0.92))
-    cover = {
-        'clear': rng.uniform(0, 0.55),
-        'cloudy': rng.uniform(0.7, 1),
-        'haze': 0.5,
-        'rain': 1.0,
-        'dusk': rng.uniform(0.2, 1),
-    }[kind]
+    kind = dice.weighted(KINDS)
+    dusk, rain = kind == 'dusk', kind == 'rain'
+    rise = dice.uniform(0.03, 0.15) if dusk else dice.uniform(0.25, 1.05)
+    turn = dice.uniform(-math.pi, math.pi)
+    sun = (math.cos(rise) * math.cos(turn), math.cos(rise) * math.sin(turn), math.sin(rise))
+    warm = np.array((1.0, 0.93, 0.82) if rise > 0.5 else (1.0, 0.85, 0.66))
+    direct = {'clear': 1.3, 'cloudy': 0.12, 'haze': 0.3, 'rain': 0.03, 'dusk': 0.08}[kind]
+    ambient = {'clear': 0.5, 'cloudy': 0.85, 'haze': 0.75, 'rain': 0.6, 'dusk': 0.22}[kind]
+    cloud = {'clear': dice.uniform(0, 0.55), 'cloudy': dice.uniform(0.7, 1), 'haze': 0.5, 'rain': 1.0}
+    cover = cloud.get(kind, dice.uniform(0.2, 1))
+    air = {'haze': dice.uniform(0.004, 0.012), 'rain': dice.uniform(0.003, 0.007)}
     dim = {'rain': 0.62, 'dusk': 0.34}.get(kind, 1.0)
-    gray = rng.uniform(0.55, 0.95)
-    glow = np.array((1.0, 0.78, 0.6)) if kind == 'dusk' else white
+    gray = dice.uniform(0.55, 0.95) if cover > 0.6 else 1.0
+    headlamps = 1.0 if dusk or rain else 0.6 * dice.chance(0.15)
     return Weather(
-        kind, sun, warm * direct, np.array((0.9, 0.97, 1.06)) * ambient, blue * dim * rng.uniform(0.8, 1.1), glow * dim, cover,
-        white * dim * (gray if cover > 0.6 else 1.0), (rng.uniform(0, 1), rng.uniform(0, 1)),
-        {'haze': rng.uniform(0.004, 0.012), 'rain': rng.uniform(0.003, 0.007)}.get(kind, rng.uniform(0.0003, 0.0018)),
-        rng.uniform(0.4, 1.0) if kind == 'rain' else 0.0,
-        1.0 if kind in ('dusk', 'rain') else float(rng.random() < 0.15) * 0.6,
-        max(0.0, rng.uniform(-1.2, 1.0)), rng.uniform(0.75, 1.2) * (1.5 if kind == 'dusk' else 1.0),
-        np.array((1.0, 1.02, 0.98)) * (1 + 0.05 * rng.uniform(-1, 1, 3)), rng.uniform(0.42, 0.62),
-        rng.uniform(0.05, 0.35), rng.uniform(0.05, 0.16), rng.uniform(0.8, 3.5) * (1.6 if kind == 'dusk' else 1.0),
-    )  # fmt: skip
+        kind=kind,
+        sun=np.array(sun),
+        sun_color=warm * direct * dice.uniform(0.75, 1.2),
+        sky_color=np.array((0.9, 0.97, 1.06)) * ambient * dice.uniform(0.85, 1.15),
+        zenith=_BLUE * dim * dice.uniform(0.8, 1.1),
+        horizon=(np.array((1.0, 0.78, 0.6)) if dusk else _WHITE) * dim,
+        cloud=cover,
+        cloud_color=_WHITE * dim * gray,
+        cloud_shift=(dice.random(), dice.random()),
+        extinction=air.get(kind, dice.uniform(0.0003, 0.0018)),
+        wet=dice.uniform(0.4, 1.0) * rain,
+        lamps=headlamps,
+        season=max(0.0, dice.uniform(-1.2, 1.0)),
+        exposure=dice.uniform(0.75, 1.35) * (1.5 if dusk else 1.0),
+        gain=np.array([dice.uniform(0.95, 1.05) * g for g in (1.0, 1.02, 0.98)]),
+        contrast=dice.uniform(0.0, 0.35),
+        vignette=dice.uniform(0.05, 0.35),
+        blur=dice.uniform(0.05, 0.16),
+        noise=dice.uniform(0.5, 2.8) * (1.6 if dusk else 1.0),
+    )
