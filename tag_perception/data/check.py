@@ -14,7 +14,14 @@ from tag_perception.config import InputError
 from tag_perception.core.labels import DETECTION_CLASSES, SEMANTIC_CLASSES, UNLABELLED
 from tag_perception.core.structures import Camera, Sample
 from tag_perception.data.annotations import read_sensor, read_timestamp
-from tag_perception.data.cityscapes3d import FILES, Frame, Kind, find_frames, read_sample
+from tag_perception.data.cityscapes3d import (
+    FILES,
+    SEQUENCE_FOLDERS,
+    Frame,
+    Kind,
+    find_frames,
+    read_sample,
+)
 from tag_perception.data.files import check_size, read_pixels
 
 LABELS_OF_SAMPLE = ('semantic', 'depth', 'detection3d')
@@ -128,7 +135,9 @@ def _strays(root: Path, frames: list[Frame], kinds: list[Kind]) -> Iterator[str]
         for path in sorted((root / kind).glob('*/*/*')):
             if path not in known:
                 yield f'{path}: name: expected <city>_<sequence>_<frame>_leftImg8bit.png, once'
-    for what, (folder, suffix) in FILES.items():
+    folders = [(what, folder, suffix) for what, (folder, suffix) in FILES.items()]
+    folders += [(what, folder, FILES[what][1]) for what, folder in SEQUENCE_FOLDERS.items()]
+    for what, folder, suffix in folders:
         for path in sorted((root / folder).glob(f'*/*/*{suffix}')):
             if path not in known:
                 yield f'{path}: {what} of no image'

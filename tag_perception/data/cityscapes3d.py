@@ -25,13 +25,10 @@ from tag_perception.data.annotations import (
     read_image,
     read_objects,
     read_semantic,
-    read_timestamp,
 )
 
 Kind = Literal['leftImg8bit', 'leftImg8bit_sequence']
 
-SEQUENCE_HZ = 17.0
-"""Nominal frame rate of `leftImg8bit_sequence`."""
 SNIPPET = range(-19, 11)
 """Offsets of the frames of a snippet from its annotated frame, which alone has a calibration."""
 
@@ -44,6 +41,9 @@ FILES = {
     'timestamp': ('timestamp', '_timestamp.txt'),
 }
 """Folder and suffix of what lies beside an image; labels by task."""
+
+SEQUENCE_FOLDERS = {'timestamp': 'timestamp_sequence'}
+"""What the frames of `leftImg8bit_sequence` have in a folder of their own."""
 
 _STEM = re.compile(r'([^_]+)_(\d+)_(\d+)')
 _IMAGE_SUFFIX = re.compile(r'_leftImg8bit\.(jpe?g|png)')
@@ -70,6 +70,8 @@ class Frame:
     def path(self, what: str) -> Path:
         """Where the file `what` (a key of FILES) belongs, whether it exists or not."""
         folder, suffix = FILES[what]
+        if self.kind == 'leftImg8bit_sequence':
+            folder = SEQUENCE_FOLDERS.get(what, folder)
         return self.root / folder / self.split / self.city / f'{self.name}{suffix}'
 
     def image(self) -> np.ndarray:
@@ -79,13 +81,6 @@ class Frame:
     def camera(self, width: int, height: int) -> Camera:
         """Calibration of this image: its own file; in a sequence that of its annotated frame."""
         return read_camera(self._camera_path(), width, height)
-
-    def stamp_ns(self) -> int:
-        """Capture time: of the timestamp file, else frame number / 17 Hz."""
-        path = self.path('timestamp')
-        if path.exists():
-            return read_timestamp(path)
-        return round(int(self.number) / SEQUENCE_HZ * 1e9)
 
     def _camera_path(self) -> Path:
         own = self.path('camera')

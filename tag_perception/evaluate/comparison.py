@@ -106,12 +106,21 @@ def draw(rows: Sequence[Row], path: Path | str) -> None:
         points.append((row.fps, row.delta_t))
     figure = Figure(figsize=(7, 5), layout='constrained')
     axes = figure.subplots()
+    middle = (min(fps for fps, _ in points) + max(fps for fps, _ in points)) / 2
     axes.axhline(0, color='0.6', linewidth=1)
     axes.axvline(REAL_TIME_FPS, color='0.6', linewidth=1, linestyle='--')
     for index, (row, point) in enumerate(zip(rows, points, strict=True)):
         axes.plot(*point, 'o', markersize=9, color=f'C{index % 10}')
         text = f'{row.name}\n{row.delta_t:+.2f} %'
-        axes.annotate(text, point, (7, 5), textcoords='offset points', fontsize=8)
+        on_right = point[0] > middle  # its label goes to the left, into the picture
+        axes.annotate(
+            text,
+            point,
+            (-7 if on_right else 7, 5),
+            textcoords='offset points',
+            fontsize=8,
+            ha='right' if on_right else 'left',
+        )
     axes.margins(0.18)
     axes.set(xlabel='frames per second', ylabel='ΔT in % of the baseline (higher is better)')
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,10 @@ def evaluate(
     """
     evaluation = Evaluation(Path(out_dir))
     broken: list[InputError] | None = [] if skip_broken else None
-    try:
-        for frame, sample in dataset.samples(limit, broken):
-            start = time.perf_counter()
-            scene = predict(sample.image, sample.camera)
-            evaluation.add(frame, sample, scene, (time.perf_counter() - start) * 1e3)
-    except InputError as error:
-        raise InputError(f'{error} (--skip-broken goes on without such frames)') from error
+    for frame, sample in _samples(dataset, limit, broken):
+        start = time.perf_counter()
+        scene = predict(sample.image, sample.camera)
+        evaluation.add(frame, sample, scene, (time.perf_counter() - start) * 1e3)
     if not evaluation.frames:
         raise InputError(f'{dataset.root}: no frame of {dataset.split} could be scored')
     results = {
@@ -128,6 +125,15 @@ def write_results(results: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / RESULTS).write_text(json.dumps(plain, indent=1, allow_nan=False))
     return plain
+
+
+def _samples(
+    dataset: Cityscapes3D, limit: int | None, broken: list[InputError] | None
+) -> Iterator[tuple[Frame, Sample]]:
+    try:
+        yield from dataset.samples(limit, broken)
+    except InputError as error:
+        raise InputError(f'{error} (--skip-broken goes on without such frames)') from error
 
 
 def _headline(
