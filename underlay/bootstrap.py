@@ -128,7 +128,7 @@ class Environment:
             if not (info / 'INSTALLER').exists():
                 shutil.rmtree(str(info))
         wanted = [word for path in self.requirements for word in ('-r', str(path))]
-        # Compiling what may never be imported takes as long as unpacking: Python does it when needed.
+        # Compiling what may never be imported takes as long as unpacking; Python does it later.
         options = ['--progress-bar', 'off', '--no-compile']
         self._run(self.python, '-m', 'pip', 'install', *options, *wanted)
 
@@ -186,7 +186,7 @@ class Environment:
         """Run a command into the log; tell its last line from time to time."""
         words = [str(word) for word in command]
         with self.log.open('ab') as sink:
-            start = sink.tell()
+            start, began = sink.tell(), time.monotonic()
             process = subprocess.Popen(
                 words, cwd=str(ROOT), env=self._variables(), stdout=sink, stderr=subprocess.STDOUT
             )
@@ -195,7 +195,8 @@ class Environment:
                     try:
                         process.wait(timeout=PROGRESS_S)
                     except subprocess.TimeoutExpired:
-                        print(self._progress(start), flush=True)
+                        seconds = time.monotonic() - began
+                        print(f'  {seconds:4.0f} s  {self._progress(start)}', flush=True)
             finally:
                 if process.poll() is None:
                     process.terminate()
@@ -206,7 +207,7 @@ class Environment:
     def _progress(self, start: int) -> str:
         """The last line of the log that is not a warning."""
         lines = [line for line in self._tail(start) if not line.startswith('WARNING')]
-        return f'  … {lines[-1][:90] if lines else "waiting"}'
+        return lines[-1][:90] if lines else ''
 
     def _tail(self, start: int) -> list:
         """The lines of the log from a position on, at least one."""
