@@ -25,10 +25,13 @@ from tag_perception.data.annotations import (
     read_image,
     read_objects,
     read_semantic,
+    read_timestamp,
 )
 
 Kind = Literal['leftImg8bit', 'leftImg8bit_sequence']
 
+SEQUENCE_HZ = 17.0
+"""Nominal frame rate of `leftImg8bit_sequence`."""
 SNIPPET = range(-19, 11)
 """Offsets of the frames of a snippet from its annotated frame, which alone has a calibration."""
 
@@ -81,6 +84,13 @@ class Frame:
     def camera(self, width: int, height: int) -> Camera:
         """Calibration of this image: its own file; in a sequence that of its annotated frame."""
         return read_camera(self._camera_path(), width, height)
+
+    def stamp_ns(self) -> int:
+        """Time since the start of its sequence: its timestamp file, else frame number / 17 Hz."""
+        path = self.path('timestamp')
+        if path.exists():
+            return read_timestamp(path)
+        return round(int(self.number) / SEQUENCE_HZ * 1e9)
 
     def _camera_path(self) -> Path:
         own = self.path('camera')

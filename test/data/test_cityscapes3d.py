@@ -171,6 +171,11 @@ def test_a_sequence_frame_takes_the_calibration_of_its_annotated_frame(write_tre
         assert frame.camera(256, 128).fx == json.loads(text)['intrinsic']['fx']
     with pytest.raises(InputError, match=r'000030_camera\.json: no such file'):
         frames[4].camera(256, 128)
+    assert frames[1].stamp_ns() == round(18 / 17 * 1e9)
+    path = tmp_path / 'timestamp_sequence/val/testburg/testburg_000000_000018_timestamp.txt'
+    path.parent.mkdir(parents=True)
+    path.write_text('123456\n')
+    assert frames[1].stamp_ns() == 123456
     with pytest.raises(InputError, match=r'000020_camera\.json: no such file'):
         read_sample_of(other)  # an annotated image has to have its own
 
@@ -375,4 +380,6 @@ def test_the_real_sequence_shares_one_calibration():
     frames = find_frames(REAL / 'cityscapes_sequence', 'leftImg8bit_sequence')
     assert [int(frame.number) for frame in frames] == list(range(47548, 47563))
     assert {frame.camera(2048, 1024).fx for frame in frames} == {2268.36}
+    steps = np.diff([frame.stamp_ns() for frame in frames])
+    assert np.allclose(steps, 1e9 / 17, atol=1)
     assert frames[3].image().shape == (1024, 2048, 3)
