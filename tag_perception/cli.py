@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tag_perception.config import InputError
 
@@ -132,7 +133,9 @@ def street(arguments: Sequence[str]) -> int:
     parser.add_argument('--frames', type=int, default=10, metavar='N', help='streets to generate')
     parser.add_argument('--size', default='512x1024', metavar='HxW', help='of the images, pixels')
     parser.add_argument('--split', choices=('train', 'val'), default='train', help='which split')
-    parser.add_argument('--sequence', action='store_true', help='30 frames at 17 Hz of each street')
+    parser.add_argument(
+        '--sequence', action='store_true', help='30 frames at 17 Hz of each street'
+    )
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes')
     parser.add_argument('--device', default='cpu', help='where to render: cpu, cuda')
     args = parser.parse_args(arguments)
@@ -144,14 +147,170 @@ def street(arguments: Sequence[str]) -> int:
     return 0
 
 
+def publish(arguments: Sequence[str]) -> int:
+    """Write a checkpoint in fp16 with its scores inside, as models/ holds them."""
+    parser = _parser(publish)
+    parser.add_argument('checkpoint', help='e.g. out/train/<experiment>/best.safetensors')
+    parser.add_argument('output', help='e.g. models/<name>.safetensors')
+    parser.add_argument('--results', metavar='FILE', help='results.json of evaluate')
+    args = parser.parse_args(arguments)
+    from tag_perception.learn import publishing
+
+    print(publishing.publish(args.checkpoint, args.output, args.results))
+    return 0
+
+
+def make_bag(arguments: Sequence[str]) -> int:
+    """Turn a Cityscapes(-3D) tree or a folder of images into a rosbag2."""
+    parser = _parser(make_bag)
+    parser.add_argument('source', help='root of a Cityscapes tree, or a folder of images')
+    parser.add_argument('output', help='FILE.mcap, or a folder')
+    parser.add_argument('--split', help='only this split of the tree')
+    parser.add_argument('--camera', metavar='JSON', help='calibration for a folder of images')
+    parser.add_argument('--hz', type=float, default=17.0, help='where nothing tells the time')
+    parser.add_argument('--limit', type=int, metavar='N', help='only the first N frames')
+    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    parser.add_argument('--encoding', choices=('bgr8', 'rgb8'), default='bgr8')
+    args = parser.parse_args(arguments)
+
+    def work(stop: Any) -> None:
+        from tag_perception.data.recording import open_recording
+        from tag_perception.ros import bag
+
+        source = args.source, args.split, args.camera, args.hz, args.limit
+        total, frames = open_recording(*source)
+        counts = bag.make_bag(
+            frames,
+            args.output,
+            storage=args.storage,
+            encoding=args.encoding,
+            total=total,
+            progress=True,
+            stop=stop,
+        )
+        _print_topics(args.output, counts)
+
+    return _run(work)
+
+
+def play_bag(arguments: Sequence[str]) -> int:
+    """Publish a bag at its own pace, or each image after the results of the last (lockstep)."""
+    parser = _parser(play_bag)
+    parser.add_argument('bag', help='FILE.mcap, FILE.db3 or a folder with metadata.yaml')
+    parser.add_argument('--rate', type=float, default=1.0, help='speed')
+    parser.add_argument('--loop', action='store_true', help='play again and again')
+    parser.add_argument('--clock', action='store_true', help='publish /clock')
+    parser.add_argument(
+        '--lockstep', metavar='NODE', nargs='?', const='/perception', help='wait for its results'
+    )
+    parser.add_argument('--images', metavar='TOPIC', help='what lockstep follows, of several')
+    own, ros = _split_ros(arguments)
+    args = parser.parse_args(own)
+
+    def work(stop: Any) -> None:
+        from tag_perception.ros import player, session
+
+        playback = player.Playback(args.rate, args.loop, args.clock, args.lockstep, args.images)
+        with session.client('bag_player', ros) as node:
+            played = player.play_bag(args.bag, node, playback, progress=True, stop=stop)
+        _print_topics(args.bag, played.messages)
+        if played.unanswered:
+            print(f'{played.unanswered} images without results')
+
+    return _run(work)
+
+
+def record_bag(arguments: Sequence[str]) -> int:
+    """Record what a perception node publishes, until Ctrl-C."""
+    parser = _parser(record_bag)
+    parser.add_argument('output', help='FILE.mcap, or a folder')
+    parser.add_argument('--node', default='/perception', help='full name of the node')
+    parser.add_argument('--lazy', action='store_true', help='also overlay, colours and markers')
+    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    own, ros = _split_ros(arguments)
+    args = parser.parse_args(own)
+
+    def work(stop: Any) -> None:
+        from tag_perception.ros import recorder, session
+
+        with session.client('bag_recorder', ros) as node:
+            counts = recorder.record_bag(
+                args.output,
+                node,
+                perception=args.node,
+                lazy=args.lazy,
+                storage=args.storage,
+                on_ready=lambda n: print(f'recording {n} topics', flush=True),
+                progress=True,
+                stop=stop,
+            )
+        _print_topics(args.output, counts)
+
+    return _run(work)
+
+
+def process_bag(arguments: Sequence[str]) -> int:
+    """Write what the node would publish for every image of a bag, without DDS."""
+    parser = _parser(process_bag)
+    parser.add_argument('bag', help='FILE.mcap, FILE.db3 or a folder with metadata.yaml')
+    parser.add_argument('output', help='FILE.mcap, or a folder')
+    parser.add_argument(
+        'override',
+        nargs='*',
+        metavar='a.b=c',
+        help='parameters of the node, e.g. engine.device=cpu',
+    )
+    parser.add_argument('--images', metavar='TOPIC', help='which, if the bag has several')
+    parser.add_argument('--node', default='/perception', help='namespace of the outputs')
+    parser.add_argument('--lazy', action='store_true', help='also overlay, colours and markers')
+    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    args = parser.parse_args(arguments)
+
+    def work(stop: Any) -> None:
+        from tag_perception.config import override
+        from tag_perception.ros import bag
+        from tag_perception.ros.parameters import PerceptionConfig
+        from tag_perception.runtime.engine import Engine
+
+        config = override(PerceptionConfig(), args.override)
+        counts = bag.process_bag(
+            args.bag,
+            args.output,
+            Engine(config.engine),
+            config,
+            image_topic=args.images,
+            node=args.node,
+            lazy=args.lazy,
+            storage=args.storage,
+            progress=True,
+            stop=stop,
+        )
+        print(f'{args.output}: {counts}')
+
+    return _run(work)
+
+
+def node(arguments: Sequence[str]) -> int:
+    """The perception node; takes ROS arguments (--ros-args …)."""
+    from tag_perception.ros.process import perception_node
+
+    return perception_node(['perception_node', *arguments])
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'costs': costs,
     'train': train,
     'study': study,
+    'publish': publish,
     'check-dataset': check_dataset,
     'evaluate': evaluate,
     'compare': compare,
     'street': street,
+    'make-bag': make_bag,
+    'play-bag': play_bag,
+    'record-bag': record_bag,
+    'process-bag': process_bag,
+    'node': node,
 }
 
 
@@ -172,6 +331,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _run(work: Callable[[Any], None]) -> int:
+    """Work that Ctrl-C may end at any time, with what is done kept and exit code 0."""
+    from tag_perception.ros.process import run
+
+    return run(work)
+
+
+def _split_ros(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our arguments and those from --ros-args on."""
+    arguments = list(arguments)
+    cut = arguments.index('--ros-args') if '--ros-args' in arguments else len(arguments)
+    return arguments[:cut], arguments[cut:]
+
+
+def _print_topics(path: str, counts: dict[str, int]) -> None:
+    print(f'{path}: {sum(counts.values())} messages')
+    for topic, count in sorted(counts.items()):
+        print(f'  {count:6d}  {topic}')
 
 
 def _parser(verb: Callable[[Sequence[str]], int]) -> argparse.ArgumentParser:

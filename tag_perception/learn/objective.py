@@ -79,7 +79,7 @@ def check_finite(terms: Mapping[str, Tensor], names: Sequence[str], step: int) -
     broken = [name.replace('/', ' ') for name, value in terms.items() if not value.isfinite()]
     raise NonFiniteLoss(
         f'the loss {", ".join(broken)} is not finite at step {step}, batch of '
-        f'{", ".join(names)}; check these files, or lower optimizer.lr, or set precision to 32-true'
+        f'{", ".join(names)}; check these files, lower optimizer.lr or set precision to 32-true'
     )
 
 

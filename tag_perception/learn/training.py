@@ -209,6 +209,13 @@ class _Progress(TQDMProgressBar):
     def total_train_batches(self) -> int:
         return self.batches
 
+    def on_train_start(self, *_: Any) -> None:
+        """A resumed training starts in the middle, and is timed from there."""
+        super().on_train_start()
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        self.train_progress_bar.reset(self.batches)
+        self.train_progress_bar.initial = self.train_progress_bar.n = done
+
     def get_metrics(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
         """Without the name of the log."""
         metrics = super().get_metrics(trainer, module)

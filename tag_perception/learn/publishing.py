@@ -1,0 +1,40 @@
+"""From a run to a file worth keeping: half the size, with its scores inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tag_perception.config import InputError
+from tag_perception.core import checkpoint
+
+
+def publish(source: Path | str, target: Path | str, results: Path | str | None = None) -> str:
+    """Write the checkpoint `source` to `target` in fp16; returns a summary for the model card.
+
+    `results` is a results file of `evaluate`; its numbers go into the metadata. Raises InputError
+    where a weight does not fit in fp16 or a file cannot be read.
+    """
+    loaded = checkpoint.load(source)
+    for name, value in loaded.network.state_dict().items():
+        if value.is_floating_point() and not value.half().isfinite().all():
+            raise InputError(f'{source}: {name} does not fit in fp16; keep the file as it is')
+    metadata = dict(loaded.metadata)
+    if results is not None:
+        metadata['scores'] = _scores(Path(results))
+    checkpoint.save(target, loaded.network, loaded.config, metadata, dtype=torch.float16)
+    size = Path(target).stat().st_size
+    return f'{target}: {size / 1e6:.1f} MB, sha256 {checkpoint.load(target).sha256}'
+
+
+def _scores(path: Path) -> dict[str, float]:
+    """The plain numbers at the top level of a results file."""
+    try:
+        values: Mapping[str, Any] = json.loads(path.read_text())
+        return {k: v for k, v in values.items() if isinstance(v, (int, float))}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f'{path}: not a results file of evaluate: {error}') from error

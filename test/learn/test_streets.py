@@ -1,0 +1,56 @@
+"""Training on streets that are rendered while it runs."""
+
+import pytest
+
+from tag_perception.config import ConfigError
+from tag_perception.data.street import write_tree
+from tag_perception.evaluate.run import evaluate_checkpoint
+from tag_perception.learn.sources import open_sources
+from tag_perception.learn.training import train
+
+SMALL = (
+    'data.root=', 'data.render_size=[64, 128]', 'data.batch_size=2', 'data.validation_images=2',
+    'loss_weights.semantic=50.0',
+)  # fmt: skip
+
+
+def test_rendered_streets_train_and_never_repeat(tiny, read_log):
+    config = tiny(*SMALL, 'steps=3', 'validate_every=3', experiment='tag_slim_street.yaml')
+    sources = open_sources(config, stride=8)
+    names = [sources.training[draw]['name'] for draw in range(4)]
+    held_out = [sources.validation[index]['image'] for index in range(2)]
+    assert len(set(names)) == 4
+    assert sources.epoch is None
+    assert (held_out[0] != sources.training[0]['image']).any()
+    folder = train(config)
+    assert list(read_log(folder)) == [0, 1, 2]
+    assert list(read_log(folder, 'validation/loss')) == [2]
+
+
+def test_streets_without_end_have_no_epochs(tiny):
+    with pytest.raises(ConfigError, match='no epochs'):
+        train(tiny(*SMALL, 'steps=0', 'epochs=1', experiment='tag_slim_street.yaml'))
+
+
+@pytest.mark.slow
+def test_a_short_training_improves_all_scores_on_held_out_streets(tiny, tmp_path):
+    size = (128, 256)
+    write_tree(tmp_path / 'streets', 0, 32, size, 'train', progress=False)
+    write_tree(tmp_path / 'streets', 1, 12, size, 'val', progress=False)
+    options = (
+        f'data.root={tmp_path}/streets', 'network.input_size=[128, 256]', 'network.width=16',
+        'data.batch_size=8', 'validate_every=1000', 'optimizer.lr=0.003', 'data.jitter=0.0',
+    )  # fmt: skip
+    scores = {}
+    for steps in (1, 400):
+        config = tiny(
+            *options, f'steps={steps}', f'output={tmp_path}/{steps}',
+            experiment='tag_slim_street.yaml',
+        )  # fmt: skip
+        weights = train(config) / 'last.safetensors'
+        out = str(tmp_path / f'scores{steps}')
+        scores[steps], _ = evaluate_checkpoint(str(weights), f'{tmp_path}/streets', 'val', out)
+    before, after = scores[1], scores[400]
+    assert after['miou'] > before['miou'] + 0.1
+    assert after['rmse_m'] < 0.7 * before['rmse_m']
+    assert after['car_ds_modal'] > (before['car_ds_modal'] or 0)
