@@ -44,7 +44,7 @@ def generate_launch_description() -> LaunchDescription:
             # Ahead of the included declarations, whose defaults are meant for a live camera.
             DeclareLaunchArgument(
                 'image',
-                default_value='/camera/image_raw',
+                default_value='/image',
                 description='topic of the images in the bag',
             ),
             DeclareLaunchArgument(

@@ -17,8 +17,6 @@ from tag_perception.ros.inputs import CameraInput
 from tag_perception.ros.mailbox import Counts
 from tag_perception.runtime.engine import UNTRAINED, EngineStatus
 
-WINDOW_S = 10.0
-"""Rate and latency figures cover this much time."""
 PERCENTILES = (50, 95, 99)
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -36,8 +34,9 @@ class Report(NamedTuple):
 class Latencies:
     """Stage times of the frames of the last seconds. Any thread may add, any may read."""
 
-    def __init__(self, window_s: float = WINDOW_S) -> None:
-        self._window_s = window_s
+    def __init__(self, window_s: float) -> None:
+        self.window_s = window_s
+        """Older frames are forgotten."""
         self._frames: deque[tuple[float, dict[str, float]]] = deque()
         self._lock = threading.Lock()
 
@@ -51,7 +50,7 @@ class Latencies:
         """Frames per second over the window."""
         with self._lock:
             self._forget()
-            return len(self._frames) / self._window_s
+            return len(self._frames) / self.window_s
 
     def percentiles_ms(self) -> dict[str, tuple[float, ...]]:
         """p50, p95 and p99 of each stage and of their sum, `total`; empty without frames."""
@@ -68,7 +67,7 @@ class Latencies:
         }
 
     def _forget(self) -> None:
-        oldest_s = time.monotonic() - self._window_s
+        oldest_s = time.monotonic() - self.window_s
         while self._frames and self._frames[0][0] < oldest_s:
             self._frames.popleft()
 
@@ -126,7 +125,7 @@ def latency_report(latencies: Latencies) -> Report:
         for percent, value in zip(PERCENTILES, row, strict=True)
     }
     if not values:
-        return Report('latency', OK, f'no frame in the last {WINDOW_S:g} s', {})
+        return Report('latency', OK, f'no frame in the last {latencies.window_s:g} s', {})
     p50, p95, p99 = percentiles_ms['total']
     message = f'total p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms'
     return Report('latency', OK, message, values)

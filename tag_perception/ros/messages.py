@@ -11,6 +11,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+import torch
 from geometry_msgs.msg import PoseWithCovariance
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -26,11 +27,12 @@ from vision_msgs.msg import (
 from tag_perception.core.geometry import (
     OPTICAL_R_CAMERA,
     camera_to_optical,
+    optical_to_camera,
     quaternion_from_rotation,
     quaternion_multiply,
 )
 from tag_perception.core.labels import DETECTION_CLASSES, DETECTION_TRAIN_IDS, SEMANTIC_CLASSES
-from tag_perception.core.structures import Camera, Objects3D
+from tag_perception.core.structures import Camera, Objects3D, Scene
 from tag_perception.runtime.engine import UNTRAINED, EngineStatus
 
 ClassIdFormat = Literal['name', 'id']
@@ -215,6 +217,48 @@ class DetectionsMessage:
         return self._message
 
 
+def to_scene(
+    semantic: Image | None, depth: Image | None, detections: Detection3DArray | None
+) -> Scene:
+    """What the messages of one frame say; the way back from the node's outputs."""
+    return Scene(
+        semantic=None if semantic is None else torch.from_numpy(_pixels(semantic, np.uint8)),
+        depth=None if depth is None else torch.from_numpy(_pixels(depth, np.float32)),
+        detection3d=None if detections is None else to_objects(detections),
+    )
+
+
+def to_objects(message: Detection3DArray) -> Objects3D:
+    """Boxes in C of detections in the optical frame. Their 2D rectangles, not sent, are zero."""
+    indices = {
+        name: index
+        for ids in (class_ids('name'), class_ids('id'))
+        for index, name in enumerate(ids)
+    }
+    rows = []
+    for detection in message.detections:
+        result, pose, size = detection.results[0], detection.bbox.center, detection.bbox.size
+        at, turn = pose.position, pose.orientation
+        variance = sum(result.pose.covariance[i] for i in (0, 7, 14))  # of x, y, z
+        rows.append(
+            (
+                indices[result.hypothesis.class_id], result.hypothesis.score, at.x, at.y, at.z,
+                size.x, size.y, size.z, turn.w, turn.x, turn.y, turn.z, variance,
+            )
+        )  # fmt: skip
+    table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 13)
+    turn = quaternion_from_rotation(torch.from_numpy(OPTICAL_R_CAMERA.T.copy()))
+    return Objects3D(
+        class_id=table[:, 0].long(),
+        score=table[:, 1].float(),
+        center_cam=optical_to_camera(table[:, 2:5]).float(),
+        size_lwh_m=table[:, 5:8].float(),
+        rotation_cam=quaternion_multiply(turn, table[:, 8:12]).float(),
+        box_2d_px=torch.zeros(len(rows), 4),
+        depth_sigma_m=table[:, 12].sqrt().float(),
+    )
+
+
 def class_ids(ids: ClassIdFormat) -> tuple[str, ...]:
     """What stands in `hypothesis.class_id` for each detection class: its name or its train id."""
     return DETECTION_CLASSES if ids == 'name' else tuple(map(str, DETECTION_TRAIN_IDS))
@@ -238,6 +282,11 @@ def vision_info(status: EngineStatus, label_topic: str) -> VisionInfo:
     network = f'TAG multi-task network, backbone {status.network.backbone}'
     weights = status.checkpoint if status.trained else f'{UNTRAINED}: random weights'
     return VisionInfo(method=f'{network}, {weights}', database_location=label_topic)
+
+
+def _pixels(message: Image, dtype: type[np.generic]) -> np.ndarray:
+    """(H, W) pixels of a mask or depth image as we write them, a view of its memory."""
+    return np.frombuffer(message.data, dtype).reshape(message.height, message.width)
 
 
 def _empty_detection() -> Detection3D:

@@ -33,7 +33,7 @@ class PerceptionNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._worker: Worker[Arrival] | None = None
         self._problem: str | None = None
-        self._latencies = Latencies()
+        self._latencies = Latencies(self.config.latency_window_s)
         diagnostics.start(self, self._reports)
         self.add_on_set_parameters_callback(self._change_parameters)
 
@@ -122,6 +122,7 @@ class PerceptionNode(LifecycleNode):
     def _change_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         pipeline = self._pipeline
         self.config, result = parameters.change(self.config, changes, pipeline is not None)
+        self._latencies.window_s = self.config.latency_window_s
         if pipeline is not None:
             pipeline.config = self.config
         return result

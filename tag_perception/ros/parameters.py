@@ -40,12 +40,15 @@ class PerceptionConfig:
     """What detections carry as class_id: the class name, or the mask's train id as text."""
     stale_after_s: float = 1.0
     """Seconds without a frame after which diagnostics call the input stale."""
+    latency_window_s: float = 10.0
+    """Seconds that the rate and latency figures in diagnostics cover."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     overlay: OverlayStyle = field(default_factory=OverlayStyle)
 
 
 RANGES: dict[str, tuple[float, float]] = {
     'stale_after_s': (0.05, 3600.0),
+    'latency_window_s': (1.0, 3600.0),
     'engine.score_threshold': (0.0, 1.0),
     'overlay.semantic_alpha': (0.0, 1.0),
     'overlay.depth_near_m': (0.1, 1000.0),
