@@ -40,19 +40,35 @@ GROUND_TRUTH = '/ground_truth'
 
 
 class Frame(Protocol):
-    """What make_bag wants of a frame; labels that do not exist are None."""
+    """What make_bag wants of a frame; calibration and labels that do not exist are None."""
 
-    stamp_ns: int
-    image: np.ndarray
-    """(H, W, 3) uint8 RGB."""
-    camera: Camera | None
-    semantic: np.ndarray | None
-    """(H, W) uint8 train ids."""
-    depth: np.ndarray | None
-    """(H, W) float32 metres, NaN where unknown."""
-    detection3d: Objects3D | None
-    ignore_px: np.ndarray | None
-    """(M, 4) x1, y1, x2, y2 of regions in which detections are not scored."""
+    @property
+    def stamp_ns(self) -> int:
+        """When it was taken."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+
+    @property
+    def camera(self) -> Camera | None:
+        """Calibration."""
+
+    @property
+    def semantic(self) -> np.ndarray | None:
+        """(H, W) uint8 train ids."""
+
+    @property
+    def depth(self) -> np.ndarray | None:
+        """(H, W) float32 metres, NaN where unknown."""
+
+    @property
+    def detection3d(self) -> Objects3D | None:
+        """Boxes in frame C."""
+
+    @property
+    def ignore_px(self) -> np.ndarray | None:
+        """(M, 4) x1, y1, x2, y2 of regions in which detections are not scored."""
 
 
 def make_bag(

@@ -44,6 +44,16 @@ def session(arguments: Sequence[str] | None = None) -> Iterator[None]:
         rclpy.try_shutdown()
 
 
+@contextmanager
+def client(name: str, arguments: Sequence[str] | None = None) -> Iterator[Node]:
+    """A session with one plain node."""
+    with session(arguments):
+        node = rclpy.create_node(name)
+        forward_log(node)
+        yield node
+        node.destroy_node()
+
+
 def serve(
     build: Callable[[], PerceptionNode], stop: Stop, arguments: Sequence[str] | None = None
 ) -> int:

@@ -1,113 +1,28 @@
-"""A fake engine, messages and a spinner: what the ROS tests share."""
+"""rclpy for the ROS tests, on a domain of its own, with processes to talk to."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-import numpy as np
 import pytest
 import rclpy
-import torch
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, Image
 
-from tag_perception.config import InputError
-from tag_perception.core.geometry import quaternion_from_euler
-from tag_perception.core.network import NetworkConfig
-from tag_perception.core.structures import Camera, Objects3D, Scene
 from tag_perception.ros import transport
-from tag_perception.runtime.engine import EngineConfig, EngineStatus
 
-TIMEOUT_S = 30.0
+from .fakes import TIMEOUT_S
 
 # Own DDS domain and this machine only: other ROS processes must neither disturb nor be disturbed.
 os.environ['ROS_DOMAIN_ID'] = str(10 + os.getpid() % 90)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-
-
-class FakeEngine:
-    """Answers at once with values that depend on every pixel; may be told to wait or to fail."""
-
-    def __init__(self, config: EngineConfig | None = None) -> None:
-        if config is not None and config.checkpoint == 'missing':
-            raise InputError('checkpoint missing: no such file')
-        self.stages_ms = {'network': 1.0}
-        self.go = threading.Event()
-        self.go.set()
-        self.images: list[np.ndarray] = []
-        self.cameras: list[Camera | None] = []
-        self.status = EngineStatus(
-            device='cpu',
-            device_name='a fake',
-            precision='fp32',
-            checkpoint='UNTRAINED tag_slim',
-            trained=False,
-            network=NetworkConfig(),
-            fallback=None,
-        )
-
-    def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:
-        assert self.go.wait(TIMEOUT_S)
-        self.images.append(image.copy())
-        self.cameras.append(camera)
-        if image[0, 0, 0] == 66:
-            raise RuntimeError('the device is on fire')
-        depth = torch.from_numpy(image.astype(np.float32).sum(2) / 8)
-        depth[0] = float('nan')
-        return Scene(
-            semantic=torch.from_numpy((image[..., 0] % 19).copy()),
-            depth=depth,
-            detection3d=None if camera is None else golden_boxes(),
-        )
-
-
-def golden_boxes() -> Objects3D:
-    """The dataset's golden box as a car, and once more as a bus whose distance is exact."""
-    angles = (torch.tensor(value) for value in (0.4797143, -0.0235138, -0.0372331))
-    return Objects3D(
-        class_id=torch.tensor([0, 2]),
-        score=torch.tensor([0.9, 0.4]),
-        center_cam=torch.tensor([[32.14884, 5.57789, 0.57177]] * 2),
-        size_lwh_m=torch.tensor([[4.3, 1.72, 1.53]] * 2),
-        rotation_cam=quaternion_from_euler(*angles).repeat(2, 1),
-        box_2d_px=torch.zeros(2, 4),
-        depth_sigma_m=torch.tensor([2.0, 0.0]),
-    )
-
-
-def make_image(
-    encoding: str = 'bgr8',
-    size: tuple[int, int] = (24, 32),
-    pixels: np.ndarray | None = None,
-    padding: int = 0,
-    stamp_ns: int = 12_000_000_034,
-    frame_id: str = 'camera_optical_frame',
-) -> Image:
-    """An Image of `pixels` (or of noise) with `padding` bytes of junk behind each row."""
-    height, width = size if pixels is None else pixels.shape[:2]
-    if pixels is None:
-        noise = np.random.default_rng(stamp_ns)
-        pixels = noise.integers(0, 60, (height, width, 3), np.uint8)
-    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, -1)
-    rows = np.hstack((rows, np.full((height, padding), 170, np.uint8)))
-    message = Image(height=height, width=width, encoding=encoding, step=rows.shape[1])
-    message.header.frame_id = frame_id
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
-    message.data.frombytes(rows.tobytes())
-    return message
-
-
-def make_info(size: tuple[int, int] = (24, 32), fx: float = 40.0) -> CameraInfo:
-    """CameraInfo without distortion."""
-    height, width = size
-    k = [fx, 0.0, width / 2, 0.0, 41.0, height / 2, 0.0, 0.0, 1.0]
-    info = CameraInfo(height=height, width=width, distortion_model='plumb_bob', d=[0.0] * 5, k=k)
-    info.header.frame_id = 'some_other_header'
-    return info
 
 
 @pytest.fixture(scope='session')
@@ -146,3 +61,75 @@ def spin_until(ros) -> Callable[..., None]:
             executor.shutdown()
 
     return spin
+
+
+class Process:
+    """A process of ours whose output is watched while it runs."""
+
+    def __init__(self, *command: str, **environment: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, 'PYTHONUNBUFFERED': '1', **environment},
+        )
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        return ''.join(self._lines)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until `text` stands in the output."""
+        deadline = time.monotonic() + 2 * TIMEOUT_S
+        while text not in self.output:
+            assert self._process.poll() is None, self.output
+            assert time.monotonic() < deadline, f'{text!r} never came:\n{self.output}'
+            time.sleep(0.02)
+
+    def wait(self) -> int:
+        """The exit code, when the process ends by itself."""
+        code = self._process.wait(4 * TIMEOUT_S)
+        self._reader.join()
+        return code
+
+    def end(self, number: int = signal.SIGINT) -> float:
+        """Send a signal; the seconds until the process ended, which must be with exit code 0."""
+        start = time.monotonic()
+        self._process.send_signal(number)
+        code = self._process.wait(TIMEOUT_S)
+        seconds = time.monotonic() - start
+        self._reader.join()
+        assert code == 0, self.output
+        assert 'Traceback' not in self.output, self.output
+        return seconds
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        while character := self._process.stdout.read(1):
+            self._lines.append(character)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """`start('-m', 'tag_perception', …, NAME=value)`: run Python; killed when the test ends."""
+    processes: list[Process] = []
+
+    def run(*command: str, **environment: str) -> Process:
+        processes.append(Process(*command, **environment))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+
+
+FAKES = str(Path(__file__).with_name('fakes.py'))
+"""Script whose processes have a fake engine."""

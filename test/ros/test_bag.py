@@ -26,7 +26,7 @@ from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.process import Stop
 from tag_perception.ros.storage import BagReader, BagWriter, message_class, typestore
 
-from .conftest import FakeEngine, golden_boxes, make_image, make_info
+from .fakes import FakeEngine, golden_boxes, make_image, make_info
 
 ALWAYS = [output for output in OUTPUTS if not output.lazy]
 

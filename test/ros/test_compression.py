@@ -16,7 +16,7 @@ from sensor_msgs.msg import CompressedImage
 from tag_perception.ros.compression import check_image, to_rgb
 from tag_perception.ros.messages import Rejected
 
-from .conftest import make_image
+from .fakes import make_image
 
 PIXELS = cv2.GaussianBlur(
     np.random.default_rng(3).integers(0, 255, (24, 32, 3), np.uint8), (0, 0), 1.5

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tag_perception.ros.mailbox import Counts, Mailbox, Worker
 from tag_perception.ros.messages import Rejected
 
-from .conftest import TIMEOUT_S
+from .fakes import TIMEOUT_S
 
 
 def wait_for(condition) -> None:

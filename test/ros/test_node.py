@@ -18,7 +18,7 @@ from tag_perception.config import InputError
 from tag_perception.ros.node import PerceptionNode
 from tag_perception.ros.outputs import OUTPUTS
 
-from .conftest import FakeEngine, make_image, make_info
+from .fakes import FakeEngine, make_image, make_info
 
 ALWAYS = [output.topic for output in OUTPUTS if not output.lazy]
 LAZY = [output.topic for output in OUTPUTS if output.lazy]

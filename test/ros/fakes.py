@@ -1,0 +1,143 @@
+"""A fake engine and messages; as a script, processes with that engine.
+
+python fakes.py node [--ros-args …]        a perception node
+python fakes.py process-bag IN OUT         process-bag
+HANG=configure|frame|nothing               where the engine stops and never comes back
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import torch
+from sensor_msgs.msg import CameraInfo, Image
+
+from tag_perception.config import InputError
+from tag_perception.core.geometry import quaternion_from_euler
+from tag_perception.core.network import NetworkConfig
+from tag_perception.core.structures import Camera, Objects3D, Scene
+from tag_perception.ros import process
+from tag_perception.runtime.engine import EngineConfig, EngineStatus
+
+TIMEOUT_S = 30.0
+
+
+class FakeEngine:
+    """Answers at once with values that depend on every pixel; may be told to wait or to fail."""
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        if config is not None and config.checkpoint == 'missing':
+            raise InputError('checkpoint missing: no such file')
+        self.stages_ms = {'network': 1.0}
+        self.go = threading.Event()
+        self.go.set()
+        self.images: list[np.ndarray] = []
+        self.cameras: list[Camera | None] = []
+        self.status = EngineStatus(
+            device='cpu',
+            device_name='a fake',
+            precision='fp32',
+            checkpoint='UNTRAINED tag_slim',
+            trained=False,
+            network=NetworkConfig(),
+            fallback=None,
+        )
+
+    def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:
+        assert self.go.wait(TIMEOUT_S)
+        self.images.append(image.copy())
+        self.cameras.append(camera)
+        if image[0, 0, 0] == 66:
+            raise RuntimeError('the device is on fire')
+        depth = torch.from_numpy(image.astype(np.float32).sum(2) / 8)
+        depth[0] = float('nan')
+        return Scene(
+            semantic=torch.from_numpy((image[..., 0] % 19).copy()),
+            depth=depth,
+            detection3d=None if camera is None else golden_boxes(),
+        )
+
+
+def golden_boxes() -> Objects3D:
+    """The dataset's golden box as a car, and once more as a bus whose distance is exact."""
+    angles = (torch.tensor(value) for value in (0.4797143, -0.0235138, -0.0372331))
+    return Objects3D(
+        class_id=torch.tensor([0, 2]),
+        score=torch.tensor([0.9, 0.4]),
+        center_cam=torch.tensor([[32.14884, 5.57789, 0.57177]] * 2),
+        size_lwh_m=torch.tensor([[4.3, 1.72, 1.53]] * 2),
+        rotation_cam=quaternion_from_euler(*angles).repeat(2, 1),
+        box_2d_px=torch.zeros(2, 4),
+        depth_sigma_m=torch.tensor([2.0, 0.0]),
+    )
+
+
+def make_image(
+    encoding: str = 'bgr8',
+    size: tuple[int, int] = (24, 32),
+    pixels: np.ndarray | None = None,
+    padding: int = 0,
+    stamp_ns: int = 12_000_000_034,
+    frame_id: str = 'camera_optical_frame',
+) -> Image:
+    """An Image of `pixels` (or of noise) with `padding` bytes of junk behind each row."""
+    height, width = size if pixels is None else pixels.shape[:2]
+    if pixels is None:
+        noise = np.random.default_rng(stamp_ns)
+        pixels = noise.integers(0, 60, (height, width, 3), np.uint8)
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, -1)
+    rows = np.hstack((rows, np.full((height, padding), 170, np.uint8)))
+    message = Image(height=height, width=width, encoding=encoding, step=rows.shape[1])
+    message.header.frame_id = frame_id
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+    message.data.frombytes(rows.tobytes())
+    return message
+
+
+def make_info(size: tuple[int, int] = (24, 32), fx: float = 40.0) -> CameraInfo:
+    """CameraInfo without distortion."""
+    height, width = size
+    k = [fx, 0.0, width / 2, 0.0, 41.0, height / 2, 0.0, 0.0, 1.0]
+    info = CameraInfo(height=height, width=width, distortion_model='plumb_bob', d=[0.0] * 5, k=k)
+    info.header.frame_id = 'some_other_header'
+    return info
+
+
+class HangingEngine(FakeEngine):
+    """Hangs for good where the environment says so."""
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        super().__init__(config)
+        self._hang('configure')
+
+    def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:
+        self._hang('frame')
+        return super().__call__(image, camera)
+
+    def _hang(self, place: str) -> None:
+        if os.environ.get('HANG') == place:
+            print(f'hanging in {place}', flush=True)
+            time.sleep(1000)
+
+
+def main(command: str, *arguments: str) -> int:
+    def work(stop: process.Stop) -> int:
+        from tag_perception.ros import bag, node, session
+
+        if command == 'node':
+            return session.serve(
+                lambda: node.PerceptionNode(HangingEngine), stop, ['fakes', *arguments]
+            )
+        source, output = arguments
+        print(bag.process_bag(source, output, HangingEngine(), stop=stop))
+        return 0
+
+    return process.run(work)
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:]))
