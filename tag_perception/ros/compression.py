@@ -1,4 +1,4 @@
-"""Camera images as they come: raw or compressed (JPEG, PNG). One check and one decoder for both."""
+"""Camera images as they come, raw or compressed (JPEG, PNG): one check, one decoder."""
 
 from __future__ import annotations
 
