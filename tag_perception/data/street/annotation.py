@@ -17,8 +17,8 @@ from tag_perception.data.street.view import FULL_WIDTH, THINGS, Picture, World, 
 
 LABEL_NAME = {label.id: label.name for label in LABELS}
 CLASS_ID = {LABEL_BY_NAME[name].id: index for index, name in enumerate(DETECTION_CLASSES)}
-FARTHEST_M = 100.0
-"""Vehicles whose centre lies beyond get no box but an ignore region."""
+NEAREST_M, FARTHEST_M = 1.0, 100.0
+"""Vehicles whose centre is not between these depths get no box but an ignore region."""
 SMALLEST_PX = 16
 """Shortest side of a visible rectangle that still gets a box, in pixels of a 2048 px wide image."""
 LEAST_VISIBLE = 0.12
@@ -73,7 +73,7 @@ def annotate(world: World, picture: Picture) -> Annotation:
     share = visible / np.maximum(coverage, 1)
     vehicle = np.isin(label, list(CLASS_ID)) & (visible > 0)
     clear = (side * FULL_WIDTH / camera.width >= SMALLEST_PX) & (share >= LEAST_VISIBLE)
-    boxed = vehicle & clear & ~group & (depth < FARTHEST_M)
+    boxed = vehicle & clear & ~group & (depth > NEAREST_M) & (depth < FARTHEST_M)
     chosen, ignored = np.nonzero(boxed)[0], np.nonzero(vehicle & ~boxed)[0]
     size, rotation = standing.box_size[placed[chosen]], standing.rotation[placed[chosen]]
     amodal, truncation = _amodal(center[chosen], size, rotation, to_camera, camera)

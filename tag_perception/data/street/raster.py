@@ -7,7 +7,9 @@ pixel is tested in vain, which is what a CPU needs. Edges are planes through the
 nothing has to be clipped at the camera, and two polygons that share an edge never both cover, nor
 both miss, a pixel. The depth of a pixel is the exact intersection of its ray with the plane.
 
-Arrays are planar, the polygon (run, pixel) index last: that is what vectorises.
+The pixels of a row come in runs of at most LANES; the runs of all polygons form one (LANES, R)
+block that plain vector arithmetic fills, with no look-up per pixel. Arrays are planar, the index
+of the polygon or run last: that is what vectorises.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from tag_perception.data.street.textures import Atlas
 
 DECAL_BIAS = 1.5e-3
 """Relative advantage of a painted mark over the ground it lies in, in inverse depth."""
+LANES = 8
+"""Pixels of one run."""
 FURTHEST_M = 1e6
 """Where rays end that meet nothing."""
 
@@ -50,104 +54,108 @@ def rasterise(planes: Planes, lens: Lens, atlas: Atlas, things: int) -> Pixels:
     cutout = atlas.cutout.index_select(0, polygons.texture)
     shadow, owned = polygons.kind == SHADOW, polygons.thing > 0
     groups = [
-        Spans.of(planes, lens, (~shadow & ~cutout & ~owned).nonzero()[:, 0]),
-        Spans.of(planes, lens, (~shadow & ~cutout & owned).nonzero()[:, 0]),
-        Spans.of(planes, lens, (~shadow & cutout).nonzero()[:, 0]),
+        Runs.of(planes, lens, (~shadow & ~cutout & ~owned).nonzero()[:, 0]),
+        Runs.of(planes, lens, (~shadow & ~cutout & owned).nonzero()[:, 0]),
+        Runs.of(planes, lens, (~shadow & cutout).nonzero()[:, 0]),
     ]
     extent = Extent.of(groups[1:], polygons.thing, things, lens.width)
-    buffer = torch.zeros(lens.height * lens.width, dtype=torch.int64, device=cutout.device)
-    base = 0
-    for index, spans in enumerate(groups):
-        run, pixel, inverse = spans.fragments(lens.width)
+    # The last run of a row may stick out of it, where its lanes are dead.
+    buffer = torch.zeros(lens.height * lens.width + LANES, dtype=torch.int64, device=cutout.device)
+    base = 1
+    for index, runs in enumerate(groups):
+        pixel, inverse, live = runs.lanes()
         if index == 2:
-            keep = spans.opaque(planes, atlas, run, pixel, inverse, lens.width).nonzero()[:, 0]
-            run, pixel, inverse = (t.index_select(0, keep) for t in (run, pixel, inverse))
+            live &= runs.opaque(planes, atlas, inverse)
         if index > 0:
-            extent.paint(spans, run, pixel)
+            extent.paint(runs, pixel, live)
         # Bits of positive floats sort like the floats: the largest key is the nearest surface.
-        key = inverse.view(torch.int32).to(torch.int64).bitwise_left_shift_(32).add_(run).add_(base)
-        buffer.scatter_reduce_(0, pixel, key, 'amax')
-        base += len(spans.polygon)
-    owner = torch.cat([*(spans.polygon for spans in groups), buffer.new_zeros(1)])
-    hit = buffer > 0
-    polygon = owner.index_select(0, (buffer & 0xFFFFFFFF) + (~hit) * base)
+        key = inverse.view(torch.int32).to(torch.int64).bitwise_left_shift_(32).add_(runs.numbers(base))
+        buffer.scatter_reduce_(0, pixel.view(-1), key.mul_(live).view(-1), 'amax')
+        base += len(runs.polygon)
+    buffer = buffer[:-LANES]
+    owner = torch.cat([buffer.new_zeros(1), *(runs.polygon for runs in groups)])
+    polygon, hit = owner.index_select(0, buffer & 0xFFFFFFFF), buffer > 0
     depth = planes.depth(polygon, hit, lens, FURTHEST_M)
-    return Pixels(planes, polygon, hit, depth, _shade(planes, atlas, polygon, hit, lens), extent.count())
+    shade = _shade(planes, atlas, polygon, hit, lens)
+    return Pixels(planes, polygon, hit, depth, shade, extent.count())
 
 
 @dataclass(frozen=True)
-class Spans:
-    """Runs of pixels inside polygons, one per polygon and row; R runs, F pixels in all."""
+class Runs:
+    """R runs of up to LANES pixels in a row, each inside one polygon."""
 
     polygon: Tensor
     """(R,) int64."""
+    pixel: Tensor
+    """(R,) int64 index of the first pixel."""
+    x: Tensor
+    """(R,) int64 column of the first pixel, and its row `y`."""
     y: Tensor
-    """(R,) int64."""
-    first: Tensor
-    """(R,) int64 first column."""
     count: Tensor
-    """(R,) int64 columns."""
-    start: Tensor
-    """(R,) int64 pixels in all runs before."""
+    """(R,) int64 pixels, 1 … LANES."""
     inverse: Tensor
-    """(2, R) float32 biased 1/z at column 0, and its change per column."""
-    total: int
+    """(2, R) float32 1/z of the first pixel and its change per pixel, biased for marks."""
+    lane: Tensor
+    """(LANES, 1) int64 0, 1, 2, …"""
 
     @staticmethod
-    def of(planes: Planes, lens: Lens, chosen: Tensor) -> Spans:
-        """The runs of the chosen polygons."""
+    def of(planes: Planes, lens: Lens, chosen: Tensor) -> Runs:
+        """All runs of the chosen polygons."""
         begin, count = planes.rows.index_select(1, chosen)
-        total = int(count.sum())
-        local = torch.repeat_interleave(count, output_size=total)
-        offset = begin - (count.cumsum(0) - count)
-        y = torch.arange(total, device=chosen.device) + offset.index_select(0, local)
+        local, y = _expand(count)
+        y = y + begin.index_select(0, local)
         polygon = chosen.index_select(0, local)
-        edge = planes.edge.index_select(2, polygon)  # (4 numbers, 4 edges, runs)
-        column = edge[0] * y.to(torch.float32) + edge[1]
+        edge = planes.edge.index_select(2, polygon)  # (4 numbers, 4 edges, rows)
+        column = torch.addcmul(edge[1], edge[0], y.to(torch.float32))
         low = (column + edge[2]).amax(0).clamp_(0, lens.width).ceil_()
         high = (column + edge[3]).amin(0).clamp_(0, lens.width).ceil_()
         keep = (high > low).nonzero()[:, 0]
-        polygon, y, low, high = (t.index_select(0, keep) for t in (polygon, y, low, high))
-        size = (high - low).to(torch.int64)
-        end = size.cumsum(0)
+        low, high = (t.index_select(0, keep).to(torch.int64) for t in (low, high))
+        length = high - low
+        local, piece = _expand((length + LANES - 1).bitwise_right_shift(LANES.bit_length() - 1))
+        polygon, y = (t.index_select(0, keep.index_select(0, local)) for t in (polygon, y))
+        shift = piece * LANES
+        x = low.index_select(0, local) + shift
+        count = (length.index_select(0, local) - shift).clamp_max_(LANES)
         a, b, c = planes.inverse_depth.index_select(1, polygon)
         bias = 1 + DECAL_BIAS * (planes.polygons.kind == DECAL).index_select(0, polygon)
-        inverse = torch.stack(((b * y + c) * bias, a * bias))
-        amount = int(end[-1]) if len(end) else 0
-        return Spans(polygon, y, low.to(torch.int64), size, end - size, inverse, amount)
+        inverse = torch.stack(((a * x + b * y + c) * bias, a * bias))
+        lane = torch.arange(LANES, device=x.device)[:, None]
+        return Runs(polygon, y * lens.width + x, x, y, count, inverse, lane)
 
-    def fragments(self, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(F,) run, (F,) pixel index and (F,) 1/z of every pixel of every run."""
-        run = torch.repeat_interleave(self.count, output_size=self.total)
-        shift = self.first - self.start
-        column = torch.arange(self.total, device=run.device) + shift.index_select(0, run)
-        pixel = column + (self.y * width).index_select(0, run)
-        at_zero, slope = self.inverse.index_select(1, run)
-        return run, pixel, torch.addcmul(at_zero, slope, column.to(torch.float32)).clamp_min_(1e-9)
+    def lanes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(LANES, R) pixel index, 1/z, and whether the run is that long."""
+        first, slope = self.inverse
+        inverse = torch.addcmul(first, slope, self.lane.to(torch.float32)).clamp_min_(1e-9)
+        return self.pixel + self.lane, inverse, self.lane < self.count
 
-    def texture_coordinates(
-        self, planes: Planes, run: Tensor, pixel: Tensor, inverse: Tensor, width: int
-    ) -> tuple[Tensor, Tensor]:
-        """(F,) u and v of fragments."""
-        y = self.y.to(torch.float32)
-        rows = []
+    def numbers(self, base: int) -> Tensor:
+        """(R,) int64 base, base + 1, …"""
+        return torch.arange(base, base + len(self.polygon), device=self.polygon.device)
+
+    def texture_coordinates(self, planes: Planes, inverse: Tensor) -> tuple[Tensor, Tensor]:
+        """(LANES, R) u and v."""
+        depth, lane = inverse.reciprocal(), self.lane.to(torch.float32)
+        result = []
         for axis in (planes.along, planes.up):
             a, b, c, d = axis.index_select(1, self.polygon)
-            rows += [a, b * y + c, d]
-        ua, ub, ud, va, vb, vd = torch.stack(rows).index_select(1, run)
-        column = (pixel - (self.y * width).index_select(0, run)).to(torch.float32)
-        depth = inverse.reciprocal()
-        return (ua * column + ub) * depth + ud, (va * column + vb) * depth + vd
+            result.append(torch.addcmul(d, torch.addcmul(a * self.x + b * self.y + c, a, lane), depth))
+        return result[0], result[1]
 
-    def opaque(
-        self, planes: Planes, atlas: Atlas, run: Tensor, pixel: Tensor, inverse: Tensor, width: int
-    ) -> Tensor:
-        """(F,) bool: the texture covers this fragment."""
-        u, v = self.texture_coordinates(planes, run, pixel, inverse, width)
-        detail = planes.detail.index_select(0, self.polygon).index_select(0, run)
-        texture = planes.polygons.texture.index_select(0, self.polygon).index_select(0, run)
-        texel = atlas.sample(texture, u, v, detail - 1.5 * torch.log2(inverse))
-        return texel < 0  # the sign bit is the upper half of A
+    def opaque(self, planes: Planes, atlas: Atlas, inverse: Tensor) -> Tensor:
+        """(LANES, R) bool: the texture covers the pixel."""
+        u, v = self.texture_coordinates(planes, inverse)
+        level = planes.detail.index_select(0, self.polygon) - 1.5 * torch.log2(inverse[0])
+        texture = planes.polygons.texture.index_select(0, self.polygon)
+        return atlas.sample(texture, u, v, level) < 0  # the sign bit is the upper half of A
+
+
+def _expand(count: Tensor) -> tuple[Tensor, Tensor]:
+    """For counts 2, 0, 3: owners 0 0 2 2 2 and positions 0 1 0 1 2."""
+    end = count.cumsum(0)
+    total = int(end[-1]) if len(end) else 0
+    owner = torch.repeat_interleave(count, output_size=total)
+    return owner, torch.arange(total, device=count.device) - (end - count).index_select(0, owner)
 
 
 @dataclass
@@ -164,30 +172,30 @@ class Extent:
     """Per group of runs, by id: index of a bit minus index of its pixel."""
 
     @staticmethod
-    def of(groups: Sequence[Spans], thing: Tensor, things: int, width: int) -> Extent:
+    def of(groups: Sequence[Runs], thing: Tensor, things: int, width: int) -> Extent:
         """Rectangles around all runs of each thing."""
-        owners = [thing.index_select(0, s.polygon).to(torch.int64) for s in groups]
+        owners = [thing.index_select(0, runs.polygon).to(torch.int64) for runs in groups]
         owner = torch.cat(owners)
-        first, y, count = (torch.cat([getattr(s, n) for s in groups]) for n in ('first', 'y', 'count'))
-        x0, y0 = (_segment(value, owner, things, 'amin', 1 << 30) for value in (first, y))
-        x1, y1 = (_segment(value, owner, things, 'amax', 0) for value in (first + count, y + 1))
+        x, y, count = (torch.cat([getattr(runs, n) for runs in groups]) for n in ('x', 'y', 'count'))
+        x0, y0 = (_segment(value, owner, things, 'amin', 1 << 30) for value in (x, y))
+        x1, y1 = (_segment(value, owner, things, 'amax', 0) for value in (x + count, y + 1))
         stride = (x1 - x0).clamp_min(0)
         area = stride * (y1 - y0).clamp_min(0)
         area[0] = 0  # number 0 is everything that is not a thing
         base = area.cumsum(0) - area
         bits = torch.zeros(int(area.sum()) + 1, dtype=torch.uint8, device=thing.device)
         offsets = {}
-        for spans, own in zip(groups, owners, strict=True):
+        for runs, own in zip(groups, owners, strict=True):
             corner = base - y0 * stride - x0
-            offset = corner.index_select(0, own) + spans.y * (stride.index_select(0, own) - width)
-            offsets[id(spans)] = torch.where(own > 0, offset, -(1 << 40))
+            offset = corner.index_select(0, own) + runs.y * (stride.index_select(0, own) - width)
+            offsets[id(runs)] = torch.where(own > 0, offset, -(1 << 40))
         return Extent(base, area, bits, offsets)
 
-    def paint(self, spans: Spans, run: Tensor, pixel: Tensor) -> None:
-        """Set the bits of fragments."""
-        index = pixel + self.offsets[id(spans)].index_select(0, run)
-        index = torch.where(index < 0, len(self.bits) - 1, index)
-        self.bits.scatter_(0, index, 1)
+    def paint(self, runs: Runs, pixel: Tensor, live: Tensor) -> None:
+        """Set the bits of live pixels."""
+        index = pixel + self.offsets[id(runs)]
+        index = torch.where(live & (index >= 0), index, len(self.bits) - 1)
+        self.bits.scatter_(0, index.view(-1), 1)
 
     def count(self) -> Tensor:
         """(things,) int64 number of set bits."""
@@ -202,18 +210,15 @@ def _segment(value: Tensor, owner: Tensor, things: int, how: str, start: int) ->
 def _shade(planes: Planes, atlas: Atlas, polygon: Tensor, hit: Tensor, lens: Lens) -> Tensor:
     """Shadows lie in the ground, so they apply wherever the ground itself is what a pixel sees."""
     kind = planes.polygons.kind
-    shade = torch.ones(len(polygon), device=polygon.device)
-    spans = Spans.of(planes, lens, (kind == SHADOW).nonzero()[:, 0])
-    run, pixel, inverse = spans.fragments(lens.width)
-    on_ground = (kind == GROUND) | (kind == DECAL)
-    below = on_ground.index_select(0, polygon) & hit
-    keep = below.index_select(0, pixel).nonzero()[:, 0]
-    run, pixel, inverse = (t.index_select(0, keep) for t in (run, pixel, inverse))
-    u, v = spans.texture_coordinates(planes, run, pixel, inverse, lens.width)
-    texture = planes.polygons.texture.index_select(0, spans.polygon).index_select(0, run)
-    leaves = atlas.sample(texture, u, v, torch.full_like(u, 2.0)) < 0
-    tone = planes.polygons.color[:2].index_select(1, spans.polygon)
-    strength, softness = tone.index_select(1, run)
+    runs = Runs.of(planes, lens, (kind == SHADOW).nonzero()[:, 0])
+    pixel, inverse, live = runs.lanes()
+    u, v = runs.texture_coordinates(planes, inverse)
+    texture = planes.polygons.texture.index_select(0, runs.polygon)
+    leaves = atlas.sample(texture, u, v, torch.full_like(inverse[0], 2.0)) < 0
+    strength, softness = planes.polygons.color[:2].index_select(1, runs.polygon)
     inside = torch.minimum(torch.minimum(u, 1 - u), torch.minimum(v, 1 - v)) / softness
-    light = 1 - strength * inside.clamp_(0, 1) * leaves
-    return shade.scatter_reduce_(0, pixel, light, 'amin')
+    dark = inside.clamp_(0, 1).mul_(strength).mul_(live & leaves)
+    shade = dark.new_zeros(len(polygon) + LANES)
+    shade = shade.scatter_reduce_(0, pixel.view(-1), dark.view(-1), 'amax')[:-LANES]
+    on_ground = ((kind == GROUND) | (kind == DECAL)).index_select(0, polygon) & hit
+    return 1 - shade * on_ground

@@ -41,7 +41,9 @@ class Atlas:
     """(textures,) float32."""
 
     def sample(self, texture: Tensor, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
-        """(N,) packed int32 texels at texture coordinates u, v (1 = one tile), mip level `level`.
+        """Packed int32 texels at texture coordinates u, v (1 = one tile) and mip levels.
+
+        `texture` and `level` may have fewer leading dimensions than u and v.
 
         R is the lowest byte; A the highest, so a texel that is covered is a negative number.
         """
@@ -50,9 +52,9 @@ class Atlas:
         mask = side - 1
         column = torch.floor(u * side).to(torch.int32).bitwise_and_(mask)
         row = torch.floor(v * side).to(torch.int32).bitwise_and_(mask)
-        start = _LEVEL_START.to(side.device).index_select(0, shift)
-        index = start + texture * STRIDE + row * side + column
-        return self.texels.index_select(0, index)
+        start = _LEVEL_START.to(side.device).index_select(0, shift) + texture * STRIDE
+        index = row.mul_(side).add_(column).add_(start)
+        return self.texels.index_select(0, index.view(-1)).view(index.shape)
 
 
 _LEVEL_START = torch.tensor(
