@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tag_perception.core.consistency import consistency, enter_box
@@ -94,6 +94,7 @@ numbers = st.floats(width=32)
 SCENE = seen(box())
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=4, max_size=4), st.lists(numbers, min_size=3, max_size=3))
 def test_any_box_gets_a_score_between_zero_and_one(rectangle, center):
     odd = replace(box(), box_2d_px=torch.tensor([rectangle]), center_cam=torch.tensor([center]))

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip('rclpy')
@@ -124,6 +124,7 @@ def test_faults_name_the_field(change, text):
     assert text in rectification.fault(info)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), max_size=14), st.sampled_from([*MODELS, 'x', '']))
 def test_no_coefficients_break_a_rectifier(d, model):
     info = CameraInfo(height=8, width=8, distortion_model=model, d=d, k=K.ravel())
