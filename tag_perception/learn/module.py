@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -17,11 +19,13 @@ from tag_perception.learn.configuration import TrainConfig
 from tag_perception.learn.objective import check_finite, loss_terms, weighted_sum
 from tag_perception.learn.schedules import rate_factor
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 VALIDATION_LOSS = 'validation/loss'
 """Logged name of the number whose lowest value marks the best weights."""
 
 
-class TrainingModule(L.LightningModule):
+class TrainingModule(L.LightningModule, ABC):
     """Optimiser, schedule, moving average and logging; subclasses define the loss."""
 
     def __init__(self, config: TrainConfig, network: Network, steps: int) -> None:
@@ -35,9 +39,9 @@ class TrainingModule(L.LightningModule):
         """The weights to validate and keep: the moving average where there is one."""
         return self.network if self.average is None else self.average.module  # type: ignore[return-value]
 
+    @abstractmethod
     def terms(self, network: Network, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Unweighted loss terms of a batch."""
-        raise AssertionError('subclasses define it')
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The scalar that is minimised."""
@@ -57,7 +61,7 @@ class TrainingModule(L.LightningModule):
         terms = self.terms(self.result, batch)
         self._log('validation', terms, self.total(terms), batch)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the configuration, its rate set anew at every step."""
         optimizer = _optimizer(self.config, list(self.network.parameters()))
         schedule = LambdaLR(
@@ -126,7 +130,7 @@ def _moving_average(network: Network, decay: float) -> AveragedModel | None:
     if not decay:
         return None
 
-    def blend(average: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def blend(average: Tensors, current: Tensors, count: Tensor | int) -> None:
         if not average[0].is_floating_point():  # counters of batch norm
             torch._foreach_copy_(average, current)
             return

@@ -45,7 +45,8 @@ def train(config: TrainConfig, dry_run: bool = False) -> Path:
     resume = None if dry_run else _resume_point(folder, config)
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)  # no advertisements
     L.seed_everything(config.seed, verbose=False)
-    network = build_network(config.network).to(memory_format=torch.channels_last)
+    network = build_network(config.network)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.init_from and resume is None:
         initialise(network, config.init_from)
     sources = open_sources(config, network.stride)
@@ -133,7 +134,7 @@ def _trainer(
         'precision': config.precision,
         'accumulate_grad_batches': config.accumulate,
         'gradient_clip_val': config.optimizer.clip_norm or None,
-        'sync_batchnorm': several,
+        'sync_batchnorm': several and config.device != 'cpu' and torch.cuda.is_available(),
         'strategy': _strategy(config) if several else 'auto',
         'use_distributed_sampler': False,
         'enable_model_summary': False,

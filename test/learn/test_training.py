@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,8 @@ from tag_perception.learn.configuration import OptimizerConfig
 from tag_perception.learn.module import SceneModule
 from tag_perception.learn.objective import NonFiniteLoss
 from tag_perception.learn.training import initialise, train
+
+from .conftest import TINY, TRAIN
 
 
 class PowerCutError(Exception):
@@ -209,3 +213,22 @@ def test_optimizers_are_what_they_are_called(tiny):
         assert len(group['params']) == len(list(network.parameters()))
         if name == 'sgd':
             assert group['nesterov'] is True
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(tree, tmp_path):
+    """Lightning's DDP on two CPU processes: as many steps as alone, each image once."""
+    overrides = [*TINY, f'data.root={tree}', 'network.width=8', 'steps=3', 'save_every=3']
+    command = [sys.executable, '-m', 'tag_perception', 'train', str(TRAIN / 'tag.yaml')]
+    alone, both = tmp_path / 'alone', tmp_path / 'both'
+    for folder, devices in ((alone, 1), (both, 2)):
+        options = [f'output={folder}', f'devices={devices}', 'data.batch_size=4']
+        done = subprocess.run(
+            [*command, *overrides, *options], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, other = (checkpoint.load(f / 'last.safetensors') for f in (alone, both))
+    assert one.metadata['step'] == other.metadata['step'] == 3
+    assert one.metadata['images'] == other.metadata['images'] == 12
+    for value in other.network.state_dict().values():
+        assert value.isfinite().all()
