@@ -331,11 +331,15 @@ def test_no_network_is_one_line(project: Path) -> None:
     [
         ('OSError: [Errno 28] No space left on device', 'the disk is full: free 4 GB, then '),
         ('ReadTimeoutError: Read timed out.', 'no package index can be reached: check '),
-        ('ERROR: No matching distribution found for x==9', 'ERROR: No matching distribution'),
+        (
+            'ERROR: No matching distribution found for x==9',
+            'stopped at "ERROR: No matching distribution',
+        ),
     ],
 )
 def test_causes_in_a_log_become_one_line(bootstrap, line, remedy) -> None:
     message = bootstrap.explain(['Collecting x', line, 'bye'], Path('setup.log'))
     assert message.startswith(remedy)
     assert '\n' not in message
-    assert message.endswith('`make setup` again (log: setup.log)')
+    assert 'setup.log' in message
+    assert '`make setup` again' in message

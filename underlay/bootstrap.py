@@ -259,12 +259,11 @@ def check_machine(venv: Path, installs: bool) -> None:
 def explain(lines: list, log: Path) -> str:
     """The remedy for what a failed command wrote, in one line."""
     text = '\n'.join(lines)
-    again = f'then `make setup` again (log: {log})'
     for marks, remedy in CAUSES:
         if any(mark in text for mark in marks):
-            return f'{remedy.format(disk=DISK_GB)}, {again}'
+            return f'{remedy.format(disk=DISK_GB)}, then `make setup` again (log: {log})'
     errors = [line for line in lines if 'error' in line.lower()] or lines
-    return f'{errors[-1][:200]}: mend that, {again}'
+    return f'stopped at "{errors[-1][:200]}": see {log}, then `make setup` again'
 
 
 def tree(folder: Path) -> list:
