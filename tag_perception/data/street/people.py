@@ -84,14 +84,14 @@ def _upper_body(
     head = neck + 0.15 * up + np.array((0.02, 0, 0.03))
     s.prism(neck - 0.02 * up, head, (0.06, 0.055), SKIN)
     if build.helmet:
-        s.ball(head, (0.135, 0.12, 0.15), SKIN, 8, 4, EXTRA, -0.1)
+        s.ball(head, (0.135, 0.12, 0.15), SKIN, EXTRA, -0.1)
     else:
-        s.ball(head, (0.1, 0.085, 0.13), SKIN, 8, 4, HAIR)
+        s.ball(head, (0.1, 0.085, 0.13), SKIN, HAIR)
     for side, (swing, elbow) in zip((1, -1), arms, strict=True):
         shoulder = chest + 0.1 * up + np.array((0, side * (build.shoulders - 0.01), 0.0))
         _limb(s, _arm(shoulder, swing, elbow, 0.18), (0.062, 0.05, 0.042), (TOP, TOP))
         hand = _arm(shoulder, swing, elbow, 0.18)[-1]
-        s.ball(hand, (0.05, 0.04, 0.06), SKIN, 5, 2)
+        s.ball(hand, (0.05, 0.04, 0.06), SKIN, sides=5, rings=2)
 
 
 def _stand(
@@ -104,7 +104,7 @@ def _stand(
         toe = points[-1] + np.array((0.14, 0, -0.04))
         s.prism(points[-1] - np.array((0.06, 0, 0.04)), toe, (0.055, 0.04), SHOES)
     _upper_body(s, build, hip, 0.04, arms)
-    return _grounded(s.shape())
+    return s.shape().grounded()
 
 
 def _walk(build: Build, phase: int) -> Shape:
@@ -129,15 +129,6 @@ def _ride(build: Build, lean: float, thigh: float, reach: float) -> Shape:
         )
     _upper_body(s, build, hip, lean, ((reach, 0.3), (reach, 0.3)))
     return s.shape()
-
-
-def _grounded(shape: Shape) -> Shape:
-    return Shape(
-        shape.corner - np.array((0, 0, shape.low[2]), np.float32),
-        shape.texture,
-        shape.repeat,
-        shape.slot,
-    )
 
 
 def poses() -> dict[str, Shape]:

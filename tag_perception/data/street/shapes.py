@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from tag_perception.data.street.textures import TEXTURE
 
 Point = Sequence[float]
+Range = tuple[float, float]
 METRIC = (0.0, 0.0)
 """Texture repeat that means: as many tiles as the surface is long in metres."""
+TYRE = 2
+"""Palette slot of rubber and other black parts, the same in all vehicles."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Shape:
         """(3,) largest coordinates."""
         return self.corner.max((0, 1))
 
+    def grounded(self, centred: bool = False) -> Shape:
+        """The shape moved onto z = 0 and, if asked, with its box around x = y = 0."""
+        shift = (self.low + self.high) / 2 * centred
+        shift[2] = self.low[2]
+        return replace(self, corner=self.corner - shift)
+
 
 class Solid:
     """Collects quadrilaterals; `shape()` freezes them."""
@@ -45,7 +55,7 @@ class Solid:
     def __init__(self) -> None:
         self._corner: list[np.ndarray] = []
         self._texture: list[int] = []
-        self._repeat: list[tuple[float, float]] = []
+        self._repeat: list[Range] = []
         self._slot: list[int] = []
 
     def shape(self) -> Shape:
@@ -62,7 +72,7 @@ class Solid:
         corners: Sequence[Point],
         slot: int,
         texture: str = 'plain',
-        repeat: tuple[float, float] = (1.0, 1.0),
+        repeat: Range = (1.0, 1.0),
         away_from: Point | None = None,
     ) -> None:
         """One quadrilateral (three corners: a triangle), turned away from a point inside."""
@@ -82,27 +92,40 @@ class Solid:
         high: Point,
         slot: int,
         texture: str = 'plain',
-        repeat: tuple[float, float] = (1.0, 1.0),
+        repeat: Range = (1.0, 1.0),
         faces: str = 'front back left right top',
     ) -> None:
         """An axis-aligned box without the faces left out."""
         for face in faces.split():
             self.quad(box_face(low, high, face), slot, texture, repeat)
 
-    def hull(
-        self, stations: Sequence[Point], sill: float, slot: int, rear_slot: int | None = None
+    def panel(
+        self, face: str, at: float, across: Range, z: Range, slot: int, texture: str = 'plain'
     ) -> None:
-        """A vehicle body: at each station (x, half width, top z) a wall from the sill and a lid."""
+        """An upright rectangle facing front or back at x = at, or left or right at y = at."""
+        (a, b), (low, high) = sorted(across), z
+        lengthwise = face in ('left', 'right')
+        first, second = ((a, at, low), (b, at, high)) if lengthwise else ((at, a, low), (at, b, high))
+        self.quad(box_face(first, second, face), slot, texture)
+
+    def pair(
+        self, face: str, at: float, across: Range, z: Range, slot: int, texture: str = 'plain'
+    ) -> None:
+        """Two panels mirrored at y = 0: lamps at a front, windows along both sides."""
+        if face == 'sides':
+            self.panel('left', at, across, z, slot, texture)
+            self.panel('right', -at, across, z, slot, texture)
+        else:
+            self.panel(face, at, across, z, slot, texture)
+            self.panel(face, at, (-across[1], -across[0]), z, slot, texture)
+
+    def hull(self, stations: Sequence[Point], sill: float, slot: int) -> None:
+        """A vehicle body: at each station (x, half width, top z) walls from the sill and a lid."""
         middle = (np.mean([s[0] for s in stations]), 0.0, (sill + stations[0][2]) / 2)
-        for (xa, wa, za), (xb, wb, zb) in zip(stations[:-1], stations[1:], strict=True):
+        for (xa, wa, za), (xb, wb, zb) in pairwise(stations):
             for side in (1, -1):
-                wall = (
-                    (xa, side * wa, sill),
-                    (xb, side * wb, sill),
-                    (xb, side * wb, zb),
-                    (xa, side * wa, za),
-                )
-                self.quad(wall, slot, away_from=middle)
+                low = ((xa, side * wa, sill), (xb, side * wb, sill))
+                self.quad((*low, (xb, side * wb, zb), (xa, side * wa, za)), slot, away_from=middle)
             lid = ((xa, wa, za), (xa, -wa, za), (xb, -wb, zb), (xb, wb, zb))
             self.quad(lid, slot, away_from=middle)
         for x, w, z in (stations[0], stations[-1]):
@@ -113,7 +136,7 @@ class Solid:
         self,
         start: Point,
         end: Point,
-        radii: tuple[float, float],
+        radii: Range,
         slot: int,
         texture: str = 'plain',
         sides: int = 6,
@@ -124,60 +147,62 @@ class Solid:
         axis = (b - a) / max(float(np.linalg.norm(b - a)), 1e-9)
         across = np.cross(axis, (1.0, 0.0, 0.0) if abs(axis[0]) < 0.9 else (0.0, 0.0, 1.0))
         across /= np.linalg.norm(across)
-        other = np.cross(axis, across)
         angle = (np.arange(sides + 1) + 0.5) * 2 * math.pi / sides
-        ring = np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * other
+        ring = np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * np.cross(axis, across)
         ring[:, 0] *= flatten
-        low, high = a + radii[0] * ring, b + radii[1] * ring
+        low, high, inside = a + radii[0] * ring, b + radii[1] * ring, (a + b) / 2
         for i in range(sides):
-            quad = (low[i], low[i + 1], high[i + 1], high[i])
-            self.quad(quad, slot, texture, (1 / sides, 1), away_from=(a + b) / 2)
+            wall = (low[i], low[i + 1], high[i + 1], high[i])
+            self.quad(wall, slot, texture, (1 / sides, 1), away_from=inside)
         for center, rim in ((a, low), (b, high)):
             for i in range(0, sides, 2):
                 fan = (center, rim[i], rim[i + 1], rim[(i + 2) % sides])
-                self.quad(fan, slot, texture, (0.3, 0.3), away_from=(a + b) / 2)
+                self.quad(fan, slot, texture, (0.3, 0.3), away_from=inside)
 
     def ball(
-        self, center: Point, radii: Point, slot: int, sides: int = 8, rings: int = 4,
-        back_slot: int | None = None, split_z: float = 0.15,
-    ) -> None:  # fmt: skip
-        """An ellipsoid; quads behind and above take `back_slot` (hair on a head)."""
+        self,
+        center: Point,
+        radii: Point,
+        slot: int,
+        back_slot: int | None = None,
+        split_z: float = 0.15,
+        sides: int = 8,
+        rings: int = 4,
+    ) -> None:
+        """An ellipsoid; what lies behind or above `split_z` takes `back_slot` (hair, helmet)."""
         c, r = np.asarray(center, float), np.asarray(radii, float)
-        lat = np.linspace(-math.pi / 2, math.pi / 2, rings + 1)
-        lon = np.arange(sides + 1) * 2 * math.pi / sides + math.pi / sides
-        for la, lb in zip(lat[:-1], lat[1:], strict=True):
-            for oa, ob in zip(lon[:-1], lon[1:], strict=True):
+        latitude = np.linspace(-math.pi / 2, math.pi / 2, rings + 1)
+        longitude = (np.arange(sides + 1) + 0.5) * 2 * math.pi / sides
+        for la, lb in pairwise(latitude):
+            for oa, ob in pairwise(longitude):
+                corners = ((la, oa), (la, ob), (lb, ob), (lb, oa))
                 unit = np.array([
                     (math.cos(t) * math.cos(o), math.cos(t) * math.sin(o), math.sin(t))
-                    for t, o in ((la, oa), (la, ob), (lb, ob), (lb, oa))
+                    for t, o in corners
                 ])  # fmt: skip
-                mean = unit.mean(0)
-                behind = mean[0] < -0.05 or mean[2] > split_z + 0.3 * mean[0]
-                use = back_slot if back_slot is not None and behind else slot
-                self.quad(c + r * unit, use, away_from=c)
+                x, _, z = unit.mean(0)
+                behind = back_slot is not None and (x < -0.05 or z > split_z + 0.3 * x)
+                self.quad(c + r * unit, back_slot if behind else slot, away_from=c)  # type: ignore[arg-type]
 
-    def wheel(
+    def wheels(
         self,
-        x: float,
+        xs: Iterable[float],
         y_out: float,
         radius: float,
         width: float,
         slot: int,
         texture: str = 'wheel',
     ) -> None:
-        """A wheel standing on z = 0 whose outer face lies at y = y_out."""
-        side = 1.0 if y_out > 0 else -1.0
-        low, high = (x - radius, y_out, 0.0), (x + radius, y_out, 2 * radius)
-        self.quad(box_face(low, high, 'left' if side > 0 else 'right'), slot, texture)
-        hub, inner = (x, y_out - side * 0.01, radius), (x, y_out - side * width, radius)
-        self.prism(inner, hub, (radius * 0.98, radius * 0.98), TYRE, sides=10)
+        """Pairs of wheels on z = 0 whose outer faces lie at y = ±y_out."""
+        for x in xs:
+            self.pair('sides', y_out, (x - radius, x + radius), (0.0, 2 * radius), slot, texture)
+            for side in (y_out, -y_out):
+                hub, inner = side * (1 - 0.01 / y_out), side * (1 - width / y_out)
+                tread = (radius * 0.98, radius * 0.98)
+                self.prism((x, inner, radius), (x, hub, radius), tread, TYRE, sides=10)
 
 
-TYRE = 2
-"""Palette slot of rubber and other black parts, the same in all vehicles."""
-
-
-def box_face(low: Point, high: Point, face: str) -> list[Point]:
+def box_face(low: Point, high: Point, face: str) -> list[tuple[float, float, float]]:
     """Four corners of one face of a box, bottom left first seen from outside."""
     (x0, y0, z0), (x1, y1, z1) = low, high
     return {
@@ -186,4 +211,4 @@ def box_face(low: Point, high: Point, face: str) -> list[Point]:
         'left': [(x1, y1, z0), (x0, y1, z0), (x0, y1, z1), (x1, y1, z1)],
         'right': [(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)],
         'top': [(x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)],
-    }[face]  # type: ignore[return-value]
+    }[face]

@@ -12,13 +12,9 @@ from tag_perception.data.street.dice import Dice
 from tag_perception.data.street.road import KERB_M
 from tag_perception.data.street.stage import Stage
 from tag_perception.data.street.town import Lane, Plan, Side
-from tag_perception.data.street.vehicles import CARS, MODELS, Model
+from tag_perception.data.street.vehicles import BY_LABEL, Model
 from tag_perception.data.street.weather import Weather
 
-BY_LABEL = {
-    label: [m for m in MODELS if m.label == label]
-    for label in ('car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle')
-}
 TWO_WHEELERS = ('motorcycle', 'bicycle')
 GAP_M = 7.0
 """Shortest free road between two vehicles of a lane."""
