@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from tag_perception.config import InputError
@@ -297,6 +298,40 @@ def node(arguments: Sequence[str]) -> int:
     return perception_node(['perception_node', *arguments])
 
 
+def demo(arguments: Sequence[str]) -> int:
+    """Play frames through DDS into the node; record, measure and draw what it publishes."""
+    parser = _parser(demo)
+    parser.add_argument(
+        '--input',
+        metavar='PATH',
+        help='folder of images, Cityscapes tree or bag; without it the real sequence in '
+        '../shared, or streets that the demo draws itself',
+    )
+    parser.add_argument('--out', default='out/demo', help='folder for the results')
+    parser.add_argument('--checkpoint', metavar='FILE', help='without it the weights are random')
+    parser.add_argument('--device', choices=('auto', 'cuda', 'cpu'), default='auto')
+    parser.add_argument('--frames', type=int, default=150, metavar='N', help='at most')
+    parser.add_argument('--camera', metavar='JSON', help='calibration for a folder of images')
+    parser.add_argument('--images', metavar='TOPIC', help='which, if the bag has several')
+    args = parser.parse_args(arguments)
+    if args.frames < 1:
+        raise InputError(f'--frames {args.frames}: at least one')
+
+    def work(stop: Any) -> None:
+        from tag_perception.ros import demo as module
+
+        parameters = {'engine.device': args.device}
+        if args.checkpoint:
+            parameters['engine.checkpoint'] = args.checkpoint
+        chain = module.Demo(Path(args.out), parameters)
+        summary = chain.run(_demo_input(args), stop)
+        if summary:
+            print(module.format_summary(summary))
+        print(f'{args.out}: ' + ', '.join(sorted(path.name for path in chain.products())))
+
+    return _run(work)
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'costs': costs,
     'train': train,
@@ -311,6 +346,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'record-bag': record_bag,
     'process-bag': process_bag,
     'node': node,
+    'demo': demo,
 }
 
 
@@ -337,7 +373,26 @@ def _run(work: Callable[[Any], None]) -> int:
     """Work that Ctrl-C may end at any time, with what is done kept and exit code 0."""
     from tag_perception.ros.process import run
 
-    return run(work)
+    return run(work, leave=True)
+
+
+def _demo_input(args: argparse.Namespace) -> Callable[[Path, Any], object]:
+    """What writes the demo's input bag: (path, stop) → the bag."""
+    from tag_perception.data.recording import open_recording
+    from tag_perception.ros import bag
+    from tag_perception.ros.demo import copy_bag
+
+    real = Path(__file__).resolve().parents[1] / '../shared/data/cityscapes_sequence'
+    source = Path(args.input) if args.input else real
+    if source.suffix in ('.mcap', '.db3') or (source / 'metadata.yaml').exists():
+        return lambda output, stop: copy_bag(source, args.images, args.frames, output, stop)
+    if args.input or real.is_dir():
+        total, frames = open_recording(source, camera=args.camera, limit=args.frames)
+    else:
+        from tag_perception.data.street.clip import street_clip
+
+        total, frames = street_clip(min(args.frames, 12))
+    return lambda output, stop: bag.make_bag(frames, output, total=total, progress=True, stop=stop)
 
 
 def _split_ros(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

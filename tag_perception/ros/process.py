@@ -51,10 +51,11 @@ class Stop:
             close()
 
 
-def run(work: Callable[[Stop], int | None]) -> int:
+def run(work: Callable[[Stop], int | None], leave: bool = False) -> int:
     """Exit code of `work(stop)`, which runs in a second thread; 0 when a signal ended it.
 
-    An exception of the work is raised here. Call from the main thread.
+    An exception of the work is raised here. Call from the main thread. `leave`: after a signal,
+    end the process here, for unloading torch and DDS in good order may take a second.
     """
     stop = Stop()
     finished = threading.Event()
@@ -82,7 +83,8 @@ def run(work: Callable[[Stop], int | None]) -> int:
         if stop.is_set():
             thread.join(GRACE_S)
             if thread.is_alive():
-                _leave(stop)
+                stop.abandon()
+                _leave()
         thread.join()
     finally:
         for number, handler in previous.items():
@@ -90,12 +92,13 @@ def run(work: Callable[[Stop], int | None]) -> int:
     result = outcome[0]
     if isinstance(result, BaseException):
         raise result
+    if stop.is_set() and leave:
+        _leave()
     return 0 if stop.is_set() else int(result or 0)
 
 
-def _leave(stop: Stop) -> None:
-    """End the process while the work hangs in foreign code, which only os._exit does for sure."""
-    stop.abandon()
+def _leave() -> None:
+    """End the process, whatever its threads and libraries are doing."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -111,7 +114,7 @@ def perception_node(arguments: Sequence[str] | None = None) -> int:
         return session.serve(node.PerceptionNode, stop, arguments)
 
     try:
-        return run(work)
+        return run(work, leave=True)
     except InputError as error:
         print(f'perception_node: {error}', file=sys.stderr)
         return 2

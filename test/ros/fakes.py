@@ -136,7 +136,7 @@ def main(command: str, *arguments: str) -> int:
         print(bag.process_bag(source, output, HangingEngine(), stop=stop))
         return 0
 
-    return process.run(work)
+    return process.run(work, leave=True)
 
 
 if __name__ == '__main__':
