@@ -9,17 +9,14 @@ import torch
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA, Header
+from torch import Tensor
 from visualization_msgs.msg import Marker, MarkerArray
 
-from tag_perception.core.geometry import (
-    EDGES,
-    box_corners,
-    camera_to_optical,
-    rotation_from_quaternion,
-)
+from tag_perception.core.geometry import EDGES, box_corners, rotation_from_quaternion
 from tag_perception.core.labels import DETECTION_CLASSES
 from tag_perception.core.structures import Objects3D
 from tag_perception.overlay import DETECTION_COLORS
+from tag_perception.ros.messages import OPTICAL_T_CAMERA
 
 LINE_WIDTH_M = 0.06
 TEXT_HEIGHT_M = 0.7
@@ -27,16 +24,27 @@ LIFETIME_S = 2
 """Markers vanish by themselves when the node falls silent."""
 
 
-def to_markers(header: Header, boxes: Objects3D) -> MarkerArray:
-    """Markers in the optical frame S that `header` names; the first deletes all older ones."""
+def to_markers(
+    header: Header, boxes: Objects3D, frame_T_camera: np.ndarray = OPTICAL_T_CAMERA
+) -> MarkerArray:
+    """Markers in the frame that `header` names; the first deletes all older ones.
+
+    `frame_T_camera` (4, 4) leads from C to that frame, which is S unless told otherwise.
+    """
     result = MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
+    pose = torch.from_numpy(np.asarray(frame_T_camera, np.float64))
+
+    def place(points_cam: Tensor) -> np.ndarray:
+        return (points_cam @ pose[:3, :3].T + pose[:3, 3]).numpy()
+
     center, size = boxes.center_cam.double(), boxes.size_lwh_m.double()
     rotation = rotation_from_quaternion(boxes.rotation_cam.double())
-    corners = camera_to_optical(box_corners(center, size, rotation)).numpy()
-    edges = corners[:, np.array(EDGES).ravel()]  # (N, 24, 3)
+    corners = box_corners(center, size, rotation)
+    edges = place(corners[:, torch.tensor(EDGES).ravel()])  # (N, 24, 3)
     ahead = center + rotation[..., 0] * size[:, :1]  # half a length in front of the box
-    headings = camera_to_optical(torch.stack((center, ahead), 1)).numpy()
-    tops = (corners[:, 4:].mean(1) - [0.0, TEXT_HEIGHT_M, 0.0])[:, None]  # up is -y
+    headings = place(torch.stack((center, ahead), 1))
+    up = corners.new_tensor([0.0, 0.0, TEXT_HEIGHT_M])
+    tops = place(corners[:, 4:].mean(1) + up)[:, None]
     distances = center.norm(dim=-1).tolist()
     for index, class_id in enumerate(boxes.class_id.tolist()):
         red, green, blue = (channel / 255 for channel in DETECTION_COLORS[class_id])

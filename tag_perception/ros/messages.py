@@ -26,7 +26,6 @@ from vision_msgs.msg import (
 
 from tag_perception.core.geometry import (
     OPTICAL_R_CAMERA,
-    camera_to_optical,
     optical_to_camera,
     quaternion_from_rotation,
     quaternion_multiply,
@@ -62,6 +61,10 @@ CONVERSIONS: dict[str, tuple[int, int]] = {
     'yuv422_yuy2': (2, cv2.COLOR_YUV2RGB_YUY2),
 }
 """Encodings that OpenCV has to convert: bytes per pixel, colour conversion."""
+
+OPTICAL_T_CAMERA = np.eye(4)
+"""(4, 4) from C to S, which have one origin."""
+OPTICAL_T_CAMERA[:3, :3] = OPTICAL_R_CAMERA
 
 BYTES_PER_PIXEL = {name: row[0] for name, row in (*PIXELS.items(), *CONVERSIONS.items())}
 """Every encoding that can be read."""
@@ -184,15 +187,22 @@ class DetectionsMessage:
         self._message = Detection3DArray()
         self._pool: list[Detection3D] = []
 
-    def fill(self, header: Header, boxes: Objects3D, ids: ClassIdFormat) -> Detection3DArray:
-        """The message with one detection per box, in the optical frame S that `header` names.
+    def fill(
+        self,
+        header: Header,
+        boxes: Objects3D,
+        ids: ClassIdFormat,
+        frame_T_camera: np.ndarray = OPTICAL_T_CAMERA,
+    ) -> Detection3DArray:
+        """The message with one detection per box, in the frame that `header` names.
 
-        The box's own axes are x front, y left, z up, so `size` is length, width, height.
+        `frame_T_camera` (4, 4) leads from C to that frame, which is S unless told otherwise. The
+        box's own axes are x front, y left, z up, so `size` is length, width, height.
         """
         while len(self._pool) < len(boxes):
             self._pool.append(_empty_detection())
         names = class_ids(ids)
-        center, orientation, covariance = _optical_pose(boxes)
+        center, orientation, covariance = _poses(boxes, frame_T_camera)
         rows = zip(
             boxes.class_id.tolist(),
             boxes.score.tolist(),
@@ -296,16 +306,21 @@ def _empty_detection() -> Detection3D:
     return detection
 
 
-def _optical_pose(boxes: Objects3D) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre (N, 3) in S, orientation (N, 4) wxyz box → S, covariance (N, 36) x y z and angles.
+def _poses(
+    boxes: Objects3D, frame_T_camera: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre (N, 3), orientation (N, 4) wxyz, covariance (N, 36) x y z and angles, in a frame.
 
     The variance of the distance lies along the viewing ray r: sigma² r rᵀ. What the network says
     nothing about is 0.
     """
-    center = camera_to_optical(boxes.center_cam.double())
-    turn = quaternion_from_rotation(boxes.center_cam.new_tensor(OPTICAL_R_CAMERA).double())
+    pose = torch.from_numpy(np.asarray(frame_T_camera, np.float64))
+    in_camera = boxes.center_cam.double()
+    center = in_camera @ pose[:3, :3].T + pose[:3, 3]
+    turn = quaternion_from_rotation(pose[:3, :3])
     orientation = quaternion_multiply(turn, boxes.rotation_cam.double())
-    along = center / center.norm(dim=-1, keepdim=True) * boxes.depth_sigma_m.double()[:, None]
+    ray = in_camera / in_camera.norm(dim=-1, keepdim=True) @ pose[:3, :3].T
+    along = ray * boxes.depth_sigma_m.double()[:, None]
     covariance = center.new_zeros(len(boxes), 6, 6)
     covariance[:, :3, :3] = along[:, :, None] * along[:, None, :]
     return center.numpy(), orientation.numpy(), covariance.flatten(1).numpy()

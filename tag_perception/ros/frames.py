@@ -1,0 +1,120 @@
+"""Poses between TF frames at the stamp of an image, for the parameter `target_frame`.
+
+With tf2_ros (a ROS installation) moving frames work as well; without it /tf_static suffices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Transform
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from tf2_msgs.msg import TFMessage
+
+from tag_perception.core.geometry import rotation_from_quaternion
+
+try:
+    import tf2_ros
+    from rclpy.time import Time as ClockTime
+except ImportError:  # a machine without a ROS installation
+    tf2_ros = None
+
+STATIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class NoTransform(LookupError):
+    """There is no pose between two frames at that time; the message says what is missing."""
+
+
+class Transforms(Protocol):
+    """Where poses come from."""
+
+    def lookup(self, target: str, source: str, stamp: Time) -> np.ndarray:
+        """(4, 4) target_T_source. Raises NoTransform."""
+
+
+class StaticTransforms:
+    """The tree that /tf_static has told so far."""
+
+    def __init__(self) -> None:
+        self._parents: dict[str, tuple[str, np.ndarray]] = {}
+
+    def add(self, message: TFMessage) -> None:
+        """Remember poses; a newer one of the same frame replaces the older."""
+        for pose in message.transforms:
+            matrix = to_matrix(pose.transform)
+            if np.isfinite(matrix).all():
+                self._parents[_bare(pose.child_frame_id)] = _bare(pose.header.frame_id), matrix
+
+    def lookup(self, target: str, source: str, stamp: Time) -> np.ndarray:
+        """(4, 4) target_T_source. Raises NoTransform."""
+        target, source = _bare(target), _bare(source)
+        from_target, from_source = self._ancestors(target), self._ancestors(source)
+        common = next((frame for frame in from_source if frame in from_target), None)
+        if common is None:
+            known = ', '.join(sorted({*self._parents, *(p for p, _ in self._parents.values())}))
+            raise NoTransform(
+                f'no transform {target} ← {source} on /tf_static; frames there: {known or "none"}'
+            )
+        return np.linalg.inv(from_target[common]) @ from_source[common]
+
+    def _ancestors(self, frame: str) -> dict[str, np.ndarray]:
+        """Every frame above `frame`, nearest first, with ancestor_T_frame."""
+        matrix, found = np.eye(4), {frame: np.eye(4)}
+        while frame in self._parents:
+            frame, step = self._parents[frame]
+            if frame in found:  # a loop: somebody publishes nonsense
+                break
+            matrix = step @ matrix
+            found[frame] = matrix
+        return found
+
+
+class TfBuffer:
+    """The TF tree of tf2_ros, with frames that move."""
+
+    def __init__(self, node: Node) -> None:
+        self._buffer = tf2_ros.Buffer(node=node)
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    def lookup(self, target: str, source: str, stamp: Time) -> np.ndarray:
+        """(4, 4) target_T_source at `stamp`. Raises NoTransform."""
+        try:
+            found = self._buffer.lookup_transform(target, source, ClockTime.from_msg(stamp))
+        except tf2_ros.TransformException as error:
+            text = ' '.join(str(error).split())
+            raise NoTransform(f'no transform {target} ← {source}: {text}') from error
+        return to_matrix(found.transform)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._listener.unregister()
+
+
+def listen(node: Node) -> tuple[Transforms, Callable[[], None]]:
+    """Start to listen to TF; the transforms, and what ends it."""
+    if tf2_ros is not None:
+        buffer = TfBuffer(node)
+        return buffer, buffer.close
+    static = StaticTransforms()
+    subscription = node.create_subscription(TFMessage, '/tf_static', static.add, STATIC_QOS)
+    return static, lambda: node.destroy_subscription(subscription)
+
+
+def to_matrix(transform: Transform) -> np.ndarray:
+    """(4, 4) of a Transform message; a quaternion that is not normalised is."""
+    turn, shift = transform.rotation, transform.translation
+    wxyz = torch.tensor([turn.w, turn.x, turn.y, turn.z], dtype=torch.float64)
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation_from_quaternion(wxyz / wxyz.norm()).numpy()
+    matrix[:3, 3] = shift.x, shift.y, shift.z
+    return matrix
+
+
+def _bare(frame: str) -> str:
+    return frame.removeprefix('/')
