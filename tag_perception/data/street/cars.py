@@ -97,7 +97,11 @@ def _cabin(s: Solid, body: CarBody, rear: float, hood_end: float, edge: float) -
         s.quad(quad, PAINT, texture, away_from=inside)
     middle = (roof_front + roof_rear) / 2
     for xa, za, xb, zb in ((roof_rear, eaves, middle, top), (middle, top, roof_front, eaves)):
-        s.quad(((xa, high, za), (xa, -high, za), (xb, -high, zb), (xb, high, zb)), PAINT, away_from=inside)
+        s.quad(
+            ((xa, high, za), (xa, -high, za), (xb, -high, zb), (xb, high, zb)),
+            PAINT,
+            away_from=inside,
+        )
 
 
 def _face(s: Solid, body: CarBody, x: float, half: float) -> None:

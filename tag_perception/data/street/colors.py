@@ -39,14 +39,24 @@ WALLS: tuple[Color, ...] = (
     (0.5, 0.36, 0.28), (0.62, 0.45, 0.36), (0.44, 0.44, 0.46), (0.74, 0.74, 0.72), (0.48, 0.5, 0.42),
     (0.4, 0.24, 0.2), (0.56, 0.6, 0.62),
 )  # fmt: skip
-BRICKS: tuple[Color, ...] = ((0.42, 0.22, 0.17), (0.5, 0.3, 0.22), (0.34, 0.22, 0.18), (0.5, 0.42, 0.34))
+BRICKS: tuple[Color, ...] = (
+    (0.42, 0.22, 0.17),
+    (0.5, 0.3, 0.22),
+    (0.34, 0.22, 0.18),
+    (0.5, 0.42, 0.34),
+)
 ROOFS: tuple[Color, ...] = (
     (0.36, 0.16, 0.12), (0.28, 0.14, 0.11), (0.2, 0.2, 0.22), (0.16, 0.16, 0.18), (0.3, 0.25, 0.22),
 )  # fmt: skip
 METAL: tuple[Color, ...] = (
     (0.2, 0.21, 0.22), (0.34, 0.35, 0.36), (0.12, 0.14, 0.13), (0.45, 0.46, 0.46), (0.1, 0.18, 0.14),
 )  # fmt: skip
-WOOD: tuple[Color, ...] = ((0.3, 0.22, 0.15), (0.22, 0.16, 0.11), (0.4, 0.33, 0.25), (0.55, 0.53, 0.5))
+WOOD: tuple[Color, ...] = (
+    (0.3, 0.22, 0.15),
+    (0.22, 0.16, 0.11),
+    (0.4, 0.33, 0.25),
+    (0.55, 0.53, 0.5),
+)
 
 _WHITE = (1.0, 1.0, 1.0, 0.0)
 
@@ -78,7 +88,7 @@ def vehicle(dice: Dice, label: str, lamps: float) -> Palette:
         paint = pick(dice, _LIVERY)
     head = (0.82, 0.84, 0.86, 2.2 * lamps)
     tail = (0.55, 0.02, 0.03, 1.3 * lamps)
-    trim, glass, rubber = (0.5, 0.51, 0.53), (1.0, 1.0, 1.0), (0.3, 0.3, 0.31)
+    trim, glass, rubber = (0.5, 0.51, 0.53), (1.0, 1.0, 1.0), (0.06, 0.06, 0.062)
     return palette(paint, glass, rubber, head, tail, trim, pick(dice, _LIVERY))
 
 
@@ -91,8 +101,15 @@ def person(dice: Dice) -> Palette:
 
 def foliage(dice: Dice, season: float) -> Palette:
     """Leaves, bark, leaves in front; `season` 0 summer … 1 autumn."""
-    tone, turn, dark = dice.uniform(0.75, 1.25), season * dice.uniform(0.3, 1), dice.uniform(0.7, 1.3)
-    mixed = [tone * g + turn * (a - tone * g) for g, a in zip((0.24, 0.34, 0.13), (0.5, 0.3, 0.08), strict=True)]
+    tone, turn, dark = (
+        dice.uniform(0.75, 1.25),
+        season * dice.uniform(0.3, 1),
+        dice.uniform(0.7, 1.3),
+    )
+    mixed = [
+        tone * g + turn * (a - tone * g)
+        for g, a in zip((0.24, 0.34, 0.13), (0.5, 0.3, 0.08), strict=True)
+    ]
     leaves = vary(dice, (mixed[0], mixed[1], mixed[2]), 0.12)
     bark = (0.22 * dark, 0.17 * dark, 0.13 * dark)
     return palette(leaves, bark, tuple(1.12 * channel for channel in leaves))

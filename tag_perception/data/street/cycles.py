@@ -61,7 +61,12 @@ def build_bicycle(step_through: bool, basket: bool) -> Shape:
 
 
 def _tubes(step_through: bool) -> list[tuple[tuple[float, float, float], ...]]:
-    head, seat, crank, low_head = (0.4, 0.0, 0.86), (-0.2, 0.0, 0.86), (-0.1, 0.0, 0.3), (0.44, 0.0, 0.62)
+    head, seat, crank, low_head = (
+        (0.4, 0.0, 0.86),
+        (-0.2, 0.0, 0.86),
+        (-0.1, 0.0, 0.3),
+        (0.44, 0.0, 0.62),
+    )
     rear, front, bar = (-0.53, 0.0, 0.34), (0.53, 0.0, 0.34), (0.36, 0.0, 1.02)
     top = (low_head, (-0.13, 0.0, 0.45)) if step_through else (head, (-0.19, 0.0, 0.8))
     stays = [(rear, crank), (rear, (-0.18, 0.0, 0.75))]

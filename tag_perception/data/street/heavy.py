@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from tag_perception.data.street.cars import GLASS, HEAD, PAINT, SECOND, TAIL, TRIM, WHITE, arches, plate
+from tag_perception.data.street.cars import (
+    GLASS,
+    HEAD,
+    PAINT,
+    SECOND,
+    TAIL,
+    TRIM,
+    WHITE,
+    arches,
+    plate,
+)
 from tag_perception.data.street.shapes import METRIC, TYRE, Shape, Solid
 
 
@@ -24,7 +34,9 @@ def build_lorry(length: float, height: float, cargo: str, width: float = 2.48) -
     _tail(s, rear, width, 0.85)
     s.box((rear, -half, 0.6), (rear + 0.1, half, 1.05), TYRE, faces='back left right top')
     long = length > 8
-    _wheels(s, (rear + 1.2, rear + 2.5, front - 1.3) if long else (rear + 1.5, front - 1.15), width)
+    _wheels(
+        s, (rear + 1.2, rear + 2.5, front - 1.3) if long else (rear + 1.5, front - 1.15), width
+    )
     return s.shape().grounded(centred=True)
 
 
@@ -40,7 +52,9 @@ def build_bus(length: float, height: float, width: float = 2.54) -> Shape:
     for x in (front - 1.7, 0.3, rear + 2.6):
         s.panel('right', -half - 0.015, (x - 0.62, x + 0.62), (0.4, 2.5), GLASS, 'panes_two')
     s.panel('back', rear - 0.01, (0.25 - half, half - 0.25), (1.5, 2.5), PAINT, 'pane')
-    s.panel('front', front + 0.01, (0.16 - half, half - 0.16), (1.05, height - 0.65), PAINT, 'pane')
+    s.panel(
+        'front', front + 0.01, (0.16 - half, half - 0.16), (1.05, height - 0.65), PAINT, 'pane'
+    )
     s.panel('front', front + 0.01, (0.4 - half, half - 0.4), (height - 0.62, height - 0.36), HEAD)
     _face(s, front, width - 0.2, 0.68)
     _tail(s, rear, width - 0.1, 1.0)
@@ -54,7 +68,9 @@ def build_tram(length: float, height: float = 3.45, width: float = 2.42) -> Shap
     s, half, nose = Solid(), width / 2 - 0.02, 0.9
     end, brow = length / 2, length / 2 - nose
     tip, eaves = half - 0.4, height - 0.2
-    s.hull([(-end, tip, 1.6), (-brow, half, eaves), (brow, half, eaves), (end, tip, 1.6)], 0.2, PAINT)
+    s.hull(
+        [(-end, tip, 1.6), (-brow, half, eaves), (brow, half, eaves), (end, tip, 1.6)], 0.2, PAINT
+    )
     s.pair('sides', half + 0.01, (-brow, brow), (1.2, 2.6), PAINT, 'panes_tram')
     s.pair('sides', half + 0.006, (-brow, brow), (0.22, 0.7), SECOND)
     for direction, face, lamp in ((1, 'front', HEAD), (-1, 'back', TAIL)):
@@ -84,12 +100,16 @@ def _face(s: Solid, x: float, width: float, lamp: float) -> None:
     """Lamps, grille and plate on a front at x; the lamps' middle is at height `lamp`."""
     half = width / 2
     plate(s, 'front', x + 0.015, lamp - 0.2)
-    s.panel('front', x + 0.01, (0.5 - half, half - 0.5), (lamp - 0.08, lamp + 0.25), WHITE, 'grille')
+    s.panel(
+        'front', x + 0.01, (0.5 - half, half - 0.5), (lamp - 0.08, lamp + 0.25), WHITE, 'grille'
+    )
     s.pair('front', x + 0.015, (half - 0.45, half - 0.08), (lamp - 0.1, lamp + 0.1), HEAD)
 
 
 def _tail(s: Solid, x: float, width: float, lamp: float) -> None:
-    s.pair('back', x - 0.015, (width / 2 - 0.35, width / 2 - 0.04), (lamp - 0.12, lamp + 0.12), TAIL)
+    s.pair(
+        'back', x - 0.015, (width / 2 - 0.35, width / 2 - 0.04), (lamp - 0.12, lamp + 0.12), TAIL
+    )
     plate(s, 'back', x - 0.015, lamp - 0.08)
 
 

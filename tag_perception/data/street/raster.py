@@ -69,7 +69,12 @@ def rasterise(planes: Planes, lens: Lens, atlas: Atlas, things: int) -> Pixels:
         if index > 0:
             extent.paint(runs, pixel, live)
         # Bits of positive floats sort like the floats: the largest key is the nearest surface.
-        key = inverse.view(torch.int32).to(torch.int64).bitwise_left_shift_(32).add_(runs.numbers(base))
+        key = (
+            inverse.view(torch.int32)
+            .to(torch.int64)
+            .bitwise_left_shift_(32)
+            .add_(runs.numbers(base))
+        )
         buffer.scatter_reduce_(0, pixel.view(-1), key.mul_(live).view(-1), 'amax')
         base += len(runs.polygon)
     buffer = buffer[:-LANES]
@@ -139,7 +144,9 @@ class Runs:
         result = []
         for axis in (planes.along, planes.up):
             a, b, c, d = axis.index_select(1, self.polygon)
-            result.append(torch.addcmul(d, torch.addcmul(a * self.x + b * self.y + c, a, lane), depth))
+            result.append(
+                torch.addcmul(d, torch.addcmul(a * self.x + b * self.y + c, a, lane), depth)
+            )
         return result[0], result[1]
 
     def opaque(self, planes: Planes, atlas: Atlas, inverse: Tensor) -> Tensor:
@@ -176,7 +183,9 @@ class Extent:
         """Rectangles around all runs of each thing."""
         owners = [thing.index_select(0, runs.polygon).to(torch.int64) for runs in groups]
         owner = torch.cat(owners)
-        x, y, count = (torch.cat([getattr(runs, n) for runs in groups]) for n in ('x', 'y', 'count'))
+        x, y, count = (
+            torch.cat([getattr(runs, n) for runs in groups]) for n in ('x', 'y', 'count')
+        )
         x0, y0 = (_segment(value, owner, things, 'amin', 1 << 30) for value in (x, y))
         x1, y1 = (_segment(value, owner, things, 'amax', 0) for value in (x + count, y + 1))
         stride = (x1 - x0).clamp_min(0)

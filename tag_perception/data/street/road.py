@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,14 @@ OUTER_M = 70.0
 KERB_M = 0.13
 
 
+class Cover(NamedTuple):
+    """What a piece of ground is made of."""
+
+    label: str
+    texture: str
+    color: tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class Strip:
     """A lengthwise strip of ground from d_low (right) to d_high (left)."""
@@ -33,9 +42,21 @@ class Strip:
     d_high: float
     z_low: float
     z_high: float
-    label: str
-    texture: str
-    color: tuple[float, float, float]
+    cover: Cover
+
+    @property
+    def label(self) -> str:
+        """Cityscapes class name."""
+        return self.cover.label
+
+    @property
+    def color(self) -> tuple[float, float, float]:
+        """R, G, B."""
+        return self.cover.color
+
+    def mirrored(self) -> Strip:
+        """The same strip on the other side of d = 0."""
+        return Strip(-self.d_high, -self.d_low, self.z_high, self.z_low, self.cover)
 
 
 @dataclass(frozen=True)
@@ -61,11 +82,8 @@ class Road:
 
     def height(self, d: np.ndarray) -> np.ndarray:
         """Height of the profile above the carriageway at d."""
-        low = np.array([(p.d_low, p.z_low) for p in self.strips])
-        high = np.array([(p.d_high, p.z_high) for p in self.strips])
-        knots = np.concatenate((low, high))
-        order = np.argsort(knots[:, 0], kind='stable')
-        return np.interp(d, knots[order, 0], knots[order, 1])
+        ends = np.array([(p.d_low, p.d_high, p.z_low, p.z_high) for p in self.strips])
+        return np.interp(d, ends[:, :2].ravel(), ends[:, 2:].ravel())
 
     def point(self, s: np.ndarray, d: np.ndarray, height: np.ndarray | None = None) -> np.ndarray:
         """(…, 3) the ground at s, d; `height` of the profile if it is known already."""
@@ -73,10 +91,11 @@ class Road:
         index = np.clip(((s - FIRST_M) / STEP_M).astype(int), 0, len(KNOTS) - 2)
         weight = (s - KNOTS[index]) / STEP_M
         rise = self.height(d) if height is None else height
-        corners = [self._knot(index + i, d, rise) for i in (0, 1)]
+        corners = [self.knot(index + i, d, rise) for i in (0, 1)]
         return corners[0] + weight[..., None] * (corners[1] - corners[0])
 
-    def _knot(self, index: np.ndarray, d: np.ndarray, rise: np.ndarray) -> np.ndarray:
+    def knot(self, index: np.ndarray, d: np.ndarray, rise: np.ndarray) -> np.ndarray:
+        """(…, 3) points of the grid line `index` at d, `rise` above the carriageway."""
         direction = self.direction[index]
         z = self.z[index] + self.fall[index] * d + rise * self.lift[index]
         return np.stack(
@@ -142,32 +161,33 @@ class Patches:
     kind: np.ndarray
 
 
-def surface(
-    road: Road, cover: dict[tuple[int, int], tuple[str, str, tuple[float, float, float]]]
-) -> Patches:
-    """The mesh; `cover` gives label, texture and colour of (knot, strip) cells that differ."""
+def surface(road: Road, cover: dict[tuple[int, int], Cover]) -> Patches:
+    """The mesh; `cover` gives the (knot, strip) cells that differ from their strip."""
     rows, columns = len(KNOTS) - 1, len(road.strips)
-    label = np.array([[LABEL_BY_NAME[p.label].id for p in road.strips]] * rows)
-    texture = np.array([[TEXTURE[p.texture] for p in road.strips]] * rows)
-    color = np.array([[p.color for p in road.strips]] * rows)
-    for (row, column), (name, pattern, tone) in cover.items():
-        label[row, column], texture[row, column] = LABEL_BY_NAME[name].id, TEXTURE[pattern]
-        color[row, column] = tone
+    cells = [[strip.cover for strip in road.strips] for _ in range(rows)]
+    for (row, column), kind in cover.items():
+        cells[row][column] = kind
+    flat = [kind for row in cells for kind in row]
+    label = np.array([LABEL_BY_NAME[kind.label].id for kind in flat])
+    texture = np.array([TEXTURE[kind.texture] for kind in flat])
     d = np.array([(p.d_low, p.d_high) for p in road.strips])  # (J, 2)
     z = np.array([(p.z_low, p.z_high) for p in road.strips])
-    knots = np.arange(len(KNOTS))[:, None, None]
     shape = (len(KNOTS), columns, 2)
-    grid = road._knot(
-        np.broadcast_to(knots, shape), np.broadcast_to(d, shape), np.broadcast_to(z, shape)
-    )
+    knots = np.broadcast_to(np.arange(len(KNOTS))[:, None, None], shape)
+    grid = road.knot(knots, np.broadcast_to(d, shape), np.broadcast_to(z, shape))
     corner = np.stack((grid[:-1, :, 0], grid[1:, :, 0], grid[1:, :, 1], grid[:-1, :, 1]), 2)
-    tile = TILE_M[texture]
+    tile = TILE_M[texture].reshape(rows, columns)
     repeat = np.stack((STEP_M / tile, (d[:, 1] - d[:, 0]) / tile), -1)
     origin = np.stack((KNOTS[:-1, None] / tile, d[:, 0] / tile), -1)
     return Patches(
-        corner.reshape(-1, 4, 3), texture.reshape(-1), repeat.reshape(-1, 2), origin.reshape(-1, 2),
-        color.reshape(-1, 3), label.reshape(-1), np.full(rows * columns, GROUND),
-    )  # fmt: skip
+        corner=corner.reshape(-1, 4, 3),
+        texture=texture,
+        repeat=repeat.reshape(-1, 2),
+        origin=origin.reshape(-1, 2),
+        color=np.array([kind.color for kind in flat]),
+        label=label,
+        kind=np.full(rows * columns, GROUND),
+    )
 
 
 def marks(road: Road, rectangles: np.ndarray, texture: str, color: np.ndarray) -> Patches:
@@ -185,12 +205,14 @@ def marks(road: Road, rectangles: np.ndarray, texture: str, color: np.ndarray) -
     corner = np.stack(
         [road.point(a, b, flat) for a, b in ((s0, d0), (s1, d0), (s1, d1), (s0, d1))], 1
     )
+    count, whole = len(owner), texture == 'disc'  # a manhole cover is painted as a whole
     tile = TILE_M[TEXTURE[texture]]
-    whole = TEXTURE[texture] == TEXTURE['disc']
-    repeat = np.ones((len(owner), 2)) if whole else np.stack((s1 - s0, d1 - d0), 1) / tile
-    origin = np.zeros((len(owner), 2)) if whole else np.stack((s0, d0), 1) / tile
-    road_id = LABEL_BY_NAME['road'].id
     return Patches(
-        corner, np.full(len(owner), TEXTURE[texture]), repeat, origin, np.broadcast_to(color, (len(owner), 3)),
-        np.full(len(owner), road_id), np.full(len(owner), DECAL),
-    )  # fmt: skip
+        corner=corner,
+        texture=np.full(count, TEXTURE[texture]),
+        repeat=np.ones((count, 2)) if whole else np.stack((s1 - s0, d1 - d0), 1) / tile,
+        origin=np.zeros((count, 2)) if whole else np.stack((s0, d0), 1) / tile,
+        color=np.broadcast_to(color, (count, 3)),
+        label=np.full(count, LABEL_BY_NAME['road'].id),
+        kind=np.full(count, DECAL),
+    )

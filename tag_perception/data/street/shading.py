@@ -65,7 +65,9 @@ def _tables(pixels: Pixels, atlas: Atlas, weather: Weather) -> Tensor:
     sun = _column(weather.sun, device)
     facing = (planes.normal * sun).sum(0).clamp_min(0)
     upward = 0.62 + 0.38 * planes.normal[2]
-    light = facing * _column(weather.sun_color, device) + upward * _column(weather.sky_color, device)
+    light = facing * _column(weather.sun_color, device) + upward * _column(
+        weather.sky_color, device
+    )
     wet = weather.wet * ((polygons.kind == GROUND) | (polygons.kind == DECAL))
     glow = polygons.color[3]
     tinted = polygons.color[:3] * (light * (1 - 0.45 * wet) + glow)
@@ -124,7 +126,9 @@ def _expose(image: Tensor, weather: Weather, grain: int) -> Tensor:
     table = _grain(str(device))
     turns = 1 + (start + count) // GRAIN
     noise = (table.repeat(turns) if turns > 1 else table)[start : start + count]
-    image = torch.addcmul(noise.view(3, height, width) * weather.noise, image, image.new_tensor(255.0))
+    image = torch.addcmul(
+        noise.view(3, height, width) * weather.noise, image, image.new_tensor(255.0)
+    )
     return torch.stack(image.add_(0.5).clamp_(0, 255).to(torch.uint8).unbind(0), -1)
 
 

@@ -105,7 +105,9 @@ class Solid:
         """An upright rectangle facing front or back at x = at, or left or right at y = at."""
         (a, b), (low, high) = sorted(across), z
         lengthwise = face in ('left', 'right')
-        first, second = ((a, at, low), (b, at, high)) if lengthwise else ((at, a, low), (at, b, high))
+        first, second = (
+            ((a, at, low), (b, at, high)) if lengthwise else ((at, a, low), (at, b, high))
+        )
         self.quad(box_face(first, second, face), slot, texture)
 
     def pair(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tag_perception.core.labels import LABEL_BY_NAME
-from tag_perception.data.street.people import poses
 from tag_perception.data.street.colors import Palette
+from tag_perception.data.street.people import poses
 from tag_perception.data.street.planes import ORDINARY, Polygons
 from tag_perception.data.street.road import Road
 from tag_perception.data.street.scenery import scenery
@@ -184,7 +184,9 @@ class Standing:
         owner = torch.repeat_interleave(rows[0], output_size=total)
         begin, number, label = rows[1:].index_select(1, owner)
         quad = torch.arange(total, device=device) + begin
-        pose = np.concatenate((self.rotation * self.scale[:, None, :], self.position[:, :, None]), 2)
+        pose = np.concatenate(
+            (self.rotation * self.scale[:, None, :], self.position[:, :, None]), 2
+        )
         columns = torch.from_numpy(pose.astype(np.float32).reshape(-1, 12).T.copy()).to(device)
         r = columns.index_select(1, owner)  # rows of [R | t], placement by placement
         x, y, z = library['corner'].index_select(2, quad).unbind(1)

@@ -1,59 +1,74 @@
-"""What stands and moves in a street: the layout of one place, drawn from a random generator."""
+"""The plan of one street: its lanes, sides, tracks, side streets, and the strips of its ground."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from tag_perception.data.street import colors
 from tag_perception.data.street.dice import Dice
-from tag_perception.data.street.road import KERB_M, KNOTS, OUTER_M, STEP_M, Road, Strip, bend
-from tag_perception.data.street.scenery import CROWNS, FACADES, FENCES, POSTERS, SHOPS, SIGNS
-from tag_perception.data.street.stage import Stage, shapes
-from tag_perception.data.street.weather import Weather
+from tag_perception.data.street.road import (
+    KERB_M,
+    KNOTS,
+    OUTER_M,
+    STEP_M,
+    Cover,
+    Road,
+    Strip,
+    bend,
+)
 
-TREES = tuple(name.replace('crown', 'tree') for name in CROWNS)
+THEMES = {'residential': 0.28, 'urban': 0.34, 'avenue': 0.22, 'outskirts': 0.16}
+"""Kinds of streets and how often they come."""
+PARKING = {'residential': 0.8, 'urban': 0.65, 'avenue': 0.45, 'outskirts': 0.25}
+"""How often a side has a parking lane."""
+GREEN_VERGE = {'residential': 0.3, 'urban': 0.3, 'avenue': 0.6, 'outskirts': 0.8}
+"""How often a side has a verge wide enough for trees."""
+ACROSS_M, ALONG_M = 5.0, 2.15
+"""Widths of parking lanes for vehicles standing across and along."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Lane:
     """One lane; `way` is +1 along the street, -1 against it, 0 for parking."""
 
     d: float
+    """Of its middle."""
     width: float
     way: int
-    kind: str = 'drive'
+    across: bool = False
+    """Vehicles park across it."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Side:
-    """What lies beyond the carriageway on one side (`sign` +1 left, -1 right)."""
+    """What lies beyond the carriageway on one side; distances are |d|."""
 
     sign: int
+    """+1 left, -1 right."""
     kerb: float
-    """|d| of the kerb."""
     walk: tuple[float, float]
-    """|d| of the inner and outer edge of the sidewalk."""
-    verge: tuple[float, float]
-    """|d| of the strip with trees and posts beside the kerb."""
+    """Inner and outer edge of the sidewalk."""
+
+    @property
+    def verge(self) -> tuple[float, float]:
+        """The strip with trees and posts between kerb and sidewalk."""
+        return self.kerb, self.walk[0]
 
 
 @dataclass
 class Plan:
     """The cross-section of a street and where its side streets are."""
 
+    theme: str
     lanes: list[Lane]
     sides: tuple[Side, Side]
+    """Left, right."""
     road: Road
     median: tuple[float, float] | None
     rails: list[float]
     """d of the tram tracks."""
-    theme: str
-    cover: dict[tuple[int, int], tuple[str, str, tuple[float, float, float]]] = field(
-        default_factory=dict
-    )
+    cover: dict[tuple[int, int], Cover] = field(default_factory=dict)
+    """Cells of the ground, by knot and strip, that differ from their strip."""
 
     @property
     def left_edge(self) -> float:
@@ -65,78 +80,94 @@ class Plan:
         """d of the right kerb."""
         return -self.sides[1].kerb
 
+    @property
+    def asphalt(self) -> tuple[float, float, float]:
+        """Colour of the carriageway."""
+        return next(strip.color for strip in self.road.strips if strip.label == 'road')
 
-THEMES = {'residential': 0.28, 'urban': 0.34, 'avenue': 0.2, 'outskirts': 0.18}
-"""Kinds of streets and how often they come."""
+    def in_median(self, d: float, margin: float = 0.0) -> bool:
+        """Whether d lies between the carriageways."""
+        return self.median is not None and self.median[0] - margin < d < self.median[1] + margin
+
+    def pave(self, a: float, b: float, strips: Iterable[int], cover: Cover) -> None:
+        """Cover the ground between s = a and b, except the carriageway."""
+        for row, s in enumerate(KNOTS[:-1]):
+            if a - STEP_M / 2 < s < b - STEP_M / 2:
+                for column in strips:
+                    if self.road.strips[column].label != 'road':
+                        self.cover[row, column] = cover
+
+    def open_side_streets(self) -> None:
+        """Asphalt right across in the mouths of side streets."""
+        for a, b in self.road.side_streets:
+            strips = range(len(self.road.strips))
+            self.pave(a, b, strips, Cover('road', 'asphalt', self.asphalt))
 
 
 def plan(dice: Dice) -> Plan:
     """Draw a cross-section, side streets and the course of the road."""
     theme = dice.weighted(THEMES)
-    width = dice.uniform(2.9, 3.6)
-    lanes = [Lane(0.0, width, 1)]
-    right = -width / 2
-    if theme == 'avenue' and dice.random() < 0.4:
-        lanes.append(Lane(right - width / 2, width, 1))
-        right -= width
-    right = _parking(dice, lanes, right, -1, theme)
-    left = width / 2
-    if theme == 'avenue' and dice.random() < 0.6:
-        lanes.append(Lane(left + width / 2, width, 1))
-        left += width
-    median = None
-    if theme == 'avenue' and dice.random() < 0.6:
-        median = (left, left + dice.uniform(1.5, 7.0))
-        left = median[1]
-    for _ in range({'residential': int(dice.random() < 0.8), 'avenue': 2}.get(theme, 1)):
-        lanes.append(Lane(left + width / 2, width, -1))
-        left += width
-    left = _parking(dice, lanes, left, 1, theme)
-    rails = []
-    if theme in ('urban', 'avenue') and dice.random() < 0.55:
+    lanes, right, left, median = _carriageway(dice, theme)
+    rails: list[float] = []
+    if theme in ('urban', 'avenue') and dice.chance(0.7):
         rails = [lane.d for lane in lanes if lane.way == -1][:1]
-        rails += [0.0] if dice.random() < 0.4 else []
+        rails += [0.0] if dice.chance(0.5) else []
         if median and median[1] - median[0] > 3.4:
             rails = [sum(median) / 2]
     sides = (_side(dice, 1, left, theme), _side(dice, -1, -right, theme))
-    strips = _strips(
-        dice, sides, median, theme, bool(median and rails and median[0] < rails[0] < median[1])
-    )
-    road = bend(dice, strips, _side_streets(dice, theme))
-    return Plan(lanes, sides, road, median, rails, theme)
+    tracks = median is not None and any(median[0] < d < median[1] for d in rails)
+    strips = _strips(dice, sides, median, theme, tracks)
+    road = bend(dice, strips, _side_streets(dice))
+    return Plan(theme, lanes, sides, road, median, rails)
 
 
-def _parking(
-    dice: Dice, lanes: list[Lane], edge: float, sign: int, theme: str
-) -> float:
-    kind = dice.random()
-    chance = {'residential': 0.8, 'urban': 0.65, 'avenue': 0.45, 'outskirts': 0.25}[theme]
-    if kind > chance:
-        return edge
-    across = dice.random() < 0.18
-    width = 5.0 if across else 2.15
-    lanes.append(Lane(edge + sign * width / 2, width, 0, 'across' if across else 'along'))
-    return edge + sign * width
+def _carriageway(
+    dice: Dice, theme: str
+) -> tuple[list[Lane], float, float, tuple[float, float] | None]:
+    """Lanes, d of the right and the left kerb, and the median, if any; the ego lane is at d = 0."""
+    width, wide, median = dice.uniform(2.9, 3.6), theme == 'avenue', None
+    lanes, right, left = [Lane(0.0, width, 1)], -width / 2, width / 2
+    if wide and dice.chance(0.4):
+        lanes.append(Lane(right - width / 2, width, 1))
+        right -= width
+    if wide and dice.chance(0.6):
+        lanes.append(Lane(left + width / 2, width, 1))
+        left += width
+    if wide and dice.chance(0.6):
+        median = (left, left + dice.uniform(1.5, 7.0))
+        left = median[1]
+    one_way = theme == 'residential' and dice.chance(0.2)
+    for _ in range(2 if wide else 1 - one_way):
+        lanes.append(Lane(left + width / 2, width, -1))
+        left += width
+    if dice.chance(PARKING[theme]):
+        lanes.append(_parking(dice, right, -1))
+        right -= lanes[-1].width
+    if dice.chance(PARKING[theme]):
+        lanes.append(_parking(dice, left, 1))
+        left += lanes[-1].width
+    return lanes, right, left, median
+
+
+def _parking(dice: Dice, edge: float, sign: int) -> Lane:
+    across = dice.chance(0.18)
+    width = ACROSS_M if across else ALONG_M
+    return Lane(edge + sign * width / 2, width, 0, across)
 
 
 def _side(dice: Dice, sign: int, kerb: float, theme: str) -> Side:
-    tree_strip = (
-        dice.uniform(1.2, 2.6)
-        if dice.random() < {'outskirts': 0.8, 'avenue': 0.6}.get(theme, 0.3)
-        else 0.35
-    )
-    inner = kerb + tree_strip
-    return Side(sign, kerb, (inner, inner + dice.uniform(1.8, 4.5)), (kerb, inner))
+    inner = kerb + (dice.uniform(1.2, 2.6) if dice.chance(GREEN_VERGE[theme]) else 0.35)
+    return Side(sign, kerb, (inner, inner + dice.uniform(1.8, 4.5)))
 
 
-def _side_streets(dice: Dice, theme: str) -> tuple[tuple[float, float], ...]:
+def _side_streets(dice: Dice) -> tuple[tuple[float, float], ...]:
+    """Ranges of s, from knot to knot."""
     places: list[tuple[float, float]] = []
-    s = float(dice.uniform(8, 70))
+    s = dice.uniform(8, 70)
     while s < 190:
-        width = STEP_M * dice.whole(3, 6)
         begin = round(s / STEP_M) * STEP_M
-        places.append((begin, begin + width))
-        s = begin + width + dice.uniform(45, 120)
+        places.append((begin, begin + STEP_M * dice.whole(3, 6)))
+        s = places[-1][1] + dice.uniform(45, 120)
     return tuple(places)
 
 
@@ -147,52 +178,47 @@ def _strips(
     theme: str,
     tracks: bool,
 ) -> tuple[Strip, ...]:
-    tone = dice.uniform(0.17, 0.3)
-    asphalt = (tone, tone, tone * dice.uniform(0.98, 1.06))
-    left, right = sides
-    inner = [Strip(-right.kerb, left.kerb, 0, 0, 'road', 'asphalt', asphalt)]
+    """The whole profile from right to left."""
+    tone, (left, right) = dice.uniform(0.17, 0.3), sides
+    asphalt = Cover('road', 'asphalt', (tone, tone, tone * dice.uniform(0.98, 1.06)))
+    edges = [-right.kerb, *(median or ()), left.kerb]
+    inner = [Strip(a, b, 0.0, 0.0, asphalt) for a, b in zip(edges[::2], edges[1::2], strict=True)]
     if median:
-        kind = ('rail track', 'earth', (0.32, 0.29, 0.25)) if tracks else dice.pick([
-            ('terrain', 'grass', _grass(dice)), ('sidewalk', 'paving', (0.42, 0.41, 0.4)),
-        ])  # fmt: skip
-        a, b = median
-        inner = [
-            Strip(-right.kerb, a, 0, 0, 'road', 'asphalt', asphalt),
-            Strip(a, a + 0.04, 0, KERB_M, 'sidewalk', 'concrete', (0.5, 0.5, 0.48)),
-            Strip(a + 0.04, b - 0.04, KERB_M, KERB_M, *kind),
-            Strip(b - 0.04, b, KERB_M, 0, 'sidewalk', 'concrete', (0.5, 0.5, 0.48)),
-            Strip(b, left.kerb, 0, 0, 'road', 'asphalt', asphalt),
-        ]  # fmt: skip
-    outward = {side.sign: _outward(dice, side, theme) for side in sides}
-    mirrored = [
-        Strip(-p.d_high, -p.d_low, p.z_high, p.z_low, p.label, p.texture, p.color)
-        for p in reversed(outward[-1])
-    ]
-    return tuple([*mirrored, *inner, *outward[1]])
+        kinds = (
+            Cover('terrain', 'grass', _grass(dice)),
+            Cover('sidewalk', 'paving', (0.42, 0.41, 0.4)),
+        )
+        kind = Cover('rail track', 'earth', (0.32, 0.29, 0.25)) if tracks else dice.pick(kinds)
+        (a, b), stone = median, Cover('sidewalk', 'concrete', (0.5, 0.5, 0.48))
+        inner[1:1] = [
+            Strip(a, a + 0.04, 0.0, KERB_M, stone),
+            Strip(a + 0.04, b - 0.04, KERB_M, KERB_M, kind),
+            Strip(b - 0.04, b, KERB_M, 0.0, stone),
+        ]
+    outer = [strip.mirrored() for strip in reversed(_outward(dice, right, theme))]
+    return (*outer, *inner, *_outward(dice, left, theme))
 
 
 def _outward(dice: Dice, side: Side, theme: str) -> list[Strip]:
     """Kerb, verge, sidewalk and the land behind, as if on the left."""
-    stone = dice.uniform(0.42, 0.58)
-    tone = dice.uniform(0.32, 0.55)
-    walk = (tone, tone * dice.uniform(0.95, 1), tone * dice.uniform(0.9, 1))
-    pattern = dice.pick(['slabs', 'paving', 'slabs', 'concrete', 'cobble', 'asphalt'])
-    wide = side.verge[1] - side.verge[0] > 1
-    verge = (
-        ('terrain', 'grass', _grass(dice))
-        if wide and dice.random() < 0.75
-        else ('sidewalk', pattern, walk)
+    gray, tone = dice.uniform(0.42, 0.58), dice.uniform(0.32, 0.55)
+    stone = Cover('sidewalk', 'concrete', (gray, gray, gray * 0.98))
+    pattern = dice.pick(('slabs', 'paving', 'slabs', 'concrete', 'cobble', 'asphalt'))
+    walk = Cover(
+        'sidewalk', pattern, (tone, tone * dice.uniform(0.95, 1), tone * dice.uniform(0.9, 1))
     )
-    a, b = side.kerb, side.walk[1]
+    grass = [Cover('terrain', 'grass', _grass(dice)) for _ in range(3)]
+    verge = grass[0] if side.verge[1] - side.verge[0] > 1 and dice.chance(0.75) else walk
     rise = dice.gauss(0, 1.5) if theme in ('outskirts', 'residential') else 0.0
+    a, (inner, b), top, near = side.kerb, side.walk, KERB_M + 0.05, 0.12 * rise
     return [
-        Strip(a, a + 0.03, 0, KERB_M, 'sidewalk', 'concrete', (stone, stone, stone)),
-        Strip(a + 0.03, a + 0.18, KERB_M, KERB_M, 'sidewalk', 'concrete', (stone, stone, stone * 0.97)),
-        Strip(a + 0.18, side.walk[0], KERB_M, KERB_M + 0.01, *verge),
-        Strip(side.walk[0], b, KERB_M + 0.01, KERB_M + 0.05, 'sidewalk', pattern, walk),
-        Strip(b, b + 7, KERB_M + 0.05, KERB_M + 0.05 + 0.12 * rise, 'terrain', 'grass', _grass(dice)),
-        Strip(b + 7, OUTER_M, KERB_M + 0.05 + 0.12 * rise, KERB_M + rise, 'terrain', 'grass', _grass(dice)),
-    ]  # fmt: skip
+        Strip(a, a + 0.03, 0.0, KERB_M, stone),
+        Strip(a + 0.03, a + 0.18, KERB_M, KERB_M, stone),
+        Strip(a + 0.18, inner, KERB_M, KERB_M + 0.01, verge),
+        Strip(inner, b, KERB_M + 0.01, top, walk),
+        Strip(b, b + 7, top, top + near, grass[1]),
+        Strip(b + 7, OUTER_M, top + near, KERB_M + rise, grass[2]),
+    ]
 
 
 def _grass(dice: Dice) -> tuple[float, float, float]:

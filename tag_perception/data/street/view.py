@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,9 @@ from torch import Tensor
 from tag_perception.core.geometry import OPTICAL_R_CAMERA, rotation_from_euler
 from tag_perception.core.structures import Camera
 from tag_perception.data.street.dice import Dice
-from tag_perception.data.street.layout import Layout
+from tag_perception.data.street.furniture import Furniture
+from tag_perception.data.street.lots import Lots
+from tag_perception.data.street.markings import paint
 from tag_perception.data.street.planes import Lens, Polygons, project
 from tag_perception.data.street.raster import rasterise
 from tag_perception.data.street.road import Patches, Road, surface
@@ -94,7 +95,10 @@ def compose(seed: int, frame: int, size: tuple[int, int], split: str, step: int)
     chance = Dice(dice)
     street, weather = plan(chance), draw_weather(chance)
     still = Stage()
-    paint = Layout(street, still, weather, chance).build()
+    street.open_side_streets()
+    for builder in (Lots, Furniture):
+        builder(street, still, weather, chance).build()
+    marks = paint(street, chance)
     moving = _traffic(street, weather, traffic_seed, step)
     # What would collide is decided at the annotated moment, for the whole sequence.
     annotated = moving if step == 0 else _traffic(street, weather, traffic_seed, 0)
@@ -103,7 +107,7 @@ def compose(seed: int, frame: int, size: tuple[int, int], split: str, step: int)
     pose, turn = _ego_pose(street.road, moving.speed * step / RATE_HZ)
     return World(
         road=street.road,
-        ground=(surface(street.road, street.cover), *paint),
+        ground=(surface(street.road, street.cover), *marks),
         standing=standing,
         thing=thing * thing.cumsum(),
         weather=weather,
