@@ -19,10 +19,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tag_perception.config import ConfigError, InputError, from_dict, to_dict
+from tag_perception.config import InputError, from_dict, to_dict
 from tag_perception.core.network import Network, NetworkConfig, build_network
 
 FORMAT = 'tag_perception 1'
+MAX_HEADER_BYTES = 2**24
+"""Fifty times what the largest network needs; longer headers are not read."""
 
 
 class CheckpointError(InputError):
@@ -77,13 +79,16 @@ def load(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     header = _read_header(path)
+    described = _description(path, header)
     try:
-        config = from_dict(NetworkConfig, json.loads(header['network']))
-        metadata = json.loads(header['metadata'])
+        config = from_dict(NetworkConfig, json.loads(described['network']))
+        metadata = json.loads(described['metadata'])
         network = _build_empty(config)
-        network.load_state_dict(_read_weights(path, network), assign=True)
-    except (ConfigError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f'{path}: unknown network configuration: {error}') from error
+    expected = network.state_dict()
+    _check_tensors(path, header, expected)
+    network.load_state_dict(_read_weights(path, expected), assign=True)
     return Checkpoint(network.eval(), config, metadata, _sha256(path))
 
 
@@ -92,45 +97,59 @@ def _build_empty(config: NetworkConfig) -> Network:
         return build_network(config)
 
 
-def _read_header(path: Path) -> dict[str, str]:
-    """The string metadata; checks that the file is as long as its header claims."""
+def _read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: an entry per tensor, and `__metadata__`."""
     try:
         with path.open('rb') as file:
-            size = path.stat().st_size
+            size = path.stat().st_size - 8
             (length,) = struct.unpack('<Q', file.read(8).ljust(8, b'\0'))
-            if not 2 <= length <= size - 8:
+            if not 2 <= length <= size:
                 raise CheckpointError(f'{path}: truncated, or not a safetensors file')
+            if length > MAX_HEADER_BYTES:
+                raise CheckpointError(f'{path}: damaged: a header of {length} bytes')
             header = json.loads(file.read(length))
-            end = max(
-                (t['data_offsets'][1] for k, t in header.items() if k[:2] != '__'), default=0
-            )
+        end = max(
+            (int(t['data_offsets'][1]) for k, t in header.items() if k[:2] != '__'), default=0
+        )
     except OSError as error:
         raise CheckpointError(f'{path}: cannot read the checkpoint: {error.strerror}') from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f'{path}: damaged safetensors header') from error
-    if end != size - 8 - length:
-        raise CheckpointError(f'{path}: truncated: {size - 8 - length} of {end} bytes of weights')
-    metadata = header.get('__metadata__') or {}
-    if metadata.get('format') != FORMAT or not {'network', 'metadata'} <= set(metadata):
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError):
+        raise CheckpointError(f'{path}: damaged safetensors header') from None
+    if end != size - length:
+        raise CheckpointError(f'{path}: truncated: {size - length} of {end} bytes of weights')
+    return header
+
+
+def _description(path: Path, header: Mapping[str, Any]) -> dict[str, str]:
+    """Configuration and metadata, still as text."""
+    texts = header.get('__metadata__')
+    if not isinstance(texts, dict) or texts.get('format') != FORMAT:
         raise CheckpointError(f'{path}: not a checkpoint of this package (want {FORMAT!r})')
-    return metadata
+    missing = [key for key in ('network', 'metadata') if not isinstance(texts.get(key), str)]
+    if missing:
+        raise CheckpointError(f'{path}: damaged: {missing[0]} is missing')
+    return texts
 
 
-def _read_weights(path: Path, network: Network) -> dict[str, torch.Tensor]:
-    """All tensors in the network's dtypes, after checking names and shapes against it."""
-    expected = network.state_dict()
+def _check_tensors(
+    path: Path, header: Mapping[str, Any], expected: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise CheckpointError unless names and shapes are those of the network; maps no memory."""
+    foreign = (set(header) - {'__metadata__'}) ^ set(expected)
+    if foreign:
+        raise CheckpointError(f'{path}: weights do not fit their network: {min(foreign)}')
+    for name, value in expected.items():
+        shape = header[name].get('shape')
+        if shape != list(value.shape):
+            raise CheckpointError(f'{path}: {name} is {shape}, not {list(value.shape)}')
+
+
+def _read_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """All tensors, in the dtypes of the expected ones."""
     try:
         with safe_open(path, framework='pt', device='cpu') as file:
-            names = set(file.keys())
-            if names != set(expected):
-                name = sorted(names ^ set(expected))[0]
-                raise CheckpointError(f'{path}: weights do not fit their network: {name}')
-            for name, value in expected.items():
-                shape = tuple(file.get_slice(name).get_shape())
-                if shape != tuple(value.shape):
-                    raise CheckpointError(
-                        f'{path}: {name} is {shape}, its network needs {tuple(value.shape)}'
-                    )
             return {name: file.get_tensor(name).to(v.dtype) for name, v in expected.items()}
     except SafetensorError as error:
         raise CheckpointError(f'{path}: damaged safetensors file: {error}') from error

@@ -27,6 +27,8 @@ SIDE_MULTIPLE = 32
 """Both sides of an input image are multiples of this many pixels."""
 HEAD_WIDTHS = {'detection3d': 1, 'semantic': 4, 'depth': 4}
 """Hidden channels of a task's head, in base widths; detection has nine narrow sub-heads."""
+MAX_PIXELS = 2**25
+"""Of an input image, 8192×4096: a configuration that claims more is a damaged one."""
 IMAGENET_CLASSES = 1000
 TAG_FIELDS = (
     'spatial_kernel',
@@ -229,6 +231,10 @@ def _check(config: NetworkConfig) -> None:
     require(
         all(side > 0 and side % SIDE_MULTIPLE == 0 for side in config.input_size),
         f'input_size {config.input_size}: both sides have to be multiples of {SIDE_MULTIPLE}',
+    )
+    require(
+        config.input_size[0] * config.input_size[1] <= MAX_PIXELS,
+        f'input_size {config.input_size}: more than {MAX_PIXELS} pixels',
     )
     if backbone == 'tag':
         return

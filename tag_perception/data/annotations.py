@@ -25,6 +25,9 @@ from tag_perception.core.labels import (
 from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.data.files import JsonFile, Key, check_size, read_pixels
 
+MAX_SIDE = 2**16
+"""Pixels; an image that claims to be wider or higher is a damaged one."""
+
 _KNOWN_IDS = np.isin(np.arange(256), [label.id for label in LABELS] + [UNLABELLED])
 
 
@@ -65,8 +68,8 @@ def read_sensor(path: Path) -> Camera:
         raise file.fault('the rotation is not orthonormal', 'sensor', 'sensor_T_ISO_8855')
     has_baseline = file.has('sensor', 'baseline')
     return Camera(
-        width=int(_positive(file, 'imgWidth')),
-        height=int(_positive(file, 'imgHeight')),
+        width=_side(file, 'imgWidth'),
+        height=_side(file, 'imgHeight'),
         fx=_positive(file, 'sensor', 'fx'),
         fy=_positive(file, 'sensor', 'fy'),
         u0=file.number('sensor', 'u0'),
@@ -235,6 +238,13 @@ def _positive(file: JsonFile, *keys: Key) -> float:
     if value <= 0:
         raise file.fault(f'{value:g} is not positive', *keys)
     return value
+
+
+def _side(file: JsonFile, *keys: Key) -> int:
+    value = file.number(*keys)
+    if value not in range(1, MAX_SIDE + 1):
+        raise file.fault(f'{value:g} is not a whole number from 1 to {MAX_SIDE}', *keys)
+    return int(value)
 
 
 def _corners(xywh: np.ndarray) -> list[float]:

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tag_perception.core import checkpoint
 from tag_perception.core.checkpoint import CheckpointError
@@ -123,21 +121,3 @@ def test_a_failed_save_keeps_the_last_good_file(saved, tmp_path, monkeypatch):
         checkpoint.save(path, saved[1], saved[2], {'step': 2})
     assert checkpoint.load(path).metadata['step'] == 1
     assert [p.name for p in tmp_path.iterdir()] == ['last.safetensors']
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(data=st.data())
-def test_a_damaged_file_never_loads_silently_wrong_or_crashes(saved, tmp_path, data):
-    """Flip bytes in the header: either it still loads, or it is a CheckpointError."""
-    content = bytearray(saved[0].read_bytes())
-    (length,) = struct.unpack('<Q', content[:8])
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, 8 + length - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path / 'damaged.safetensors'
-    path.write_bytes(content)
-    try:
-        checkpoint.load(path)
-    except CheckpointError as error:
-        assert str(error).startswith(str(path))
