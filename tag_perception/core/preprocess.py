@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,10 +47,17 @@ def to_input(images: Tensor, size: tuple[int, int], bgr: bool = False) -> Tensor
             channels_first = channels_first.round()
     if bgr:
         channels_first = channels_first.flip(1)
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
-    normalised = (channels_first.float() - 255 * mean) / (255 * std)
+    mean, std = _grey_levels(images.device)
+    normalised = (channels_first.float() - mean) / std
     return normalised.contiguous(memory_format=torch.channels_last)
+
+
+@functools.cache
+def _grey_levels(device: torch.device) -> tuple[Tensor, Tensor]:
+    """MEAN and STD of 0…255, each (1, 3, 1, 1); kept, since a CUDA graph cannot upload them."""
+    with torch.inference_mode(False):
+        mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        return mean.to(device), std.to(device)
 
 
 def view_of(

@@ -7,20 +7,21 @@ runs on stands in `engine.status`, never only what was asked for.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
 from tag_perception.config import InputError
-from tag_perception.core import checkpoint, tasks
+from tag_perception.core import checkpoint
 from tag_perception.core.network import PRESETS, Network, NetworkConfig, build_network
-from tag_perception.core.preprocess import to_input, to_tensor, view_of
-from tag_perception.core.structures import Camera, Objects3D, Scene
+from tag_perception.core.structures import Camera, Scene
+from tag_perception.runtime.cpu import CpuRunner
+from tag_perception.runtime.cuda import CudaRunner
+from tag_perception.runtime.runner import EngineFailure, Runner, first_line
+from tag_perception.runtime.trunk import Trunk
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ class EngineConfig:
     device: Literal['auto', 'cuda', 'cpu'] = 'auto'
     """auto: CUDA where there is one."""
     precision: Literal['auto', 'fp32', 'fp16', 'bf16'] = 'auto'
-    """auto: fp16 on CUDA, fp32 on the CPU."""
+    """auto: fp16 on CUDA; the CPU computes in fp32."""
+    backend: Literal['auto', 'torch', 'onnxruntime'] = 'auto'
+    """What computes the network. auto: torch on CUDA; on the CPU onnxruntime if installed."""
     on_no_gpu: Literal['error', 'warn', 'ignore'] = 'warn'
     """What to do when the CPU has to be used although the device is not `cpu`."""
     score_threshold: float = 0.3
@@ -70,27 +73,31 @@ class EngineStatus:
     """Why this is not the device that was asked for, or None."""
     metadata: dict = field(default_factory=dict)
     """What the checkpoint says of itself (step, scores)."""
+    backend: str = 'torch'
+    """What computes the network: torch, cuda graph or onnxruntime."""
 
 
 class Engine:
-    """`engine(image, camera) → Scene` on the host; one image at a time, not thread-safe."""
+    """`engine(image, camera) → Scene` on the host. One thread at a time may call it."""
 
-    def __init__(self, config: EngineConfig) -> None:
-        """Load and warm up. Raises InputError: bad checkpoint, or no CUDA and on_no_gpu error."""
+    def __init__(self, config: EngineConfig, *, sparse_heads: bool = True) -> None:
+        """Load and warm up. Raises InputError: bad checkpoint, or no CUDA and on_no_gpu error.
+
+        Without `sparse_heads` every sub-head of detection is computed in every cell, which only
+        measurements want.
+        """
         self.config = config
-        self.device, fallback = _choose_device(config)
-        precision = config.precision
-        if precision == 'auto':
-            precision = 'fp16' if self.device.type == 'cuda' else 'fp32'
-        self.dtype = DTYPES[precision]
+        self.rebuilds = 0
+        """How often an error of the GPU made it start anew."""
+        self._sparse_heads = sparse_heads
+        self._device, fallback = _choose_device(config)
+        self._precision = _choose_precision(config, self._device, fallback)
         network, loaded = _load(config)
-        self.network = network.eval().to(
-            self.device, self.dtype, memory_format=torch.channels_last
-        )
+        self._runner: Runner | None = self._build(network)
         self.status = EngineStatus(
-            device=str(self.device),
-            device_name=_device_name(self.device),
-            precision=precision,
+            device=str(self._device),
+            device_name=_device_name(self._device),
+            precision=self._precision,
             checkpoint=f'{config.checkpoint} ({loaded.sha256[:12]})'
             if loaded
             else f'{UNTRAINED} {config.preset}',
@@ -98,58 +105,90 @@ class Engine:
             network=network.config,
             fallback=fallback,
             metadata=loaded.metadata if loaded else {},
+            backend=self._runner.backend,
         )
-        self.stages_ms: dict[str, float] = {}
-        """Of the last call: upload, preprocess, network, decode, download."""
-        self._warm_up()
 
     def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:
         """Scene of one (H, W, 3) uint8 RGB image, at its size, on the host.
 
         `detection3d` is None where `camera` is None or has a fault: without calibration a box has
-        no place. Raises ValueError where the camera is of another size than the image.
+        no place. Raises ValueError where the camera is of another size than the image, and
+        EngineFailure where the GPU fails twice or has too little memory.
         """
-        height, width = image.shape[:2]
-        usable = camera is not None and camera.fault() is None
-        if camera is None or not usable:
-            camera = Camera(width, height, fx=width, fy=width, u0=width / 2, v0=height / 2)
-        if (camera.height, camera.width) != (height, width):
-            raise ValueError(
-                f'camera is {camera.width}×{camera.height}, image is {width}×{height}'
-            )
-        scene = self._infer(image, camera)
-        boxes = _above(scene.detection3d, self.config.score_threshold) if usable else None
-        return Scene(semantic=scene.semantic, depth=scene.depth, detection3d=boxes)
+        return self.batch([image], [camera])[0]
 
-    @torch.inference_mode()
-    def _infer(self, image: np.ndarray, camera: Camera) -> Scene:
-        size = self.network.config.input_size
-        with self._stage('upload'):
-            memory, bgr = to_tensor(image)
-            images = memory.to(self.device)[None]
-            view = view_of([camera], size, self.device)
-        with self._stage('preprocess'):
-            inputs = to_input(images, size, bgr).to(self.dtype)
-        with self._stage('network'):
-            outputs = self.network(inputs)
-        with self._stage('decode'):
-            scene = tasks.decode(outputs, view)[0]
-        with self._stage('download'):
-            return scene.cpu()
+    def batch(self, images: Sequence[np.ndarray], cameras: Sequence[Camera | None]) -> list[Scene]:
+        """A Scene for each image; on CUDA, images of one size share a pass."""
+        usable = [camera is not None and camera.fault() is None for camera in cameras]
+        filled = [
+            _checked(image, camera if ok else None)
+            for image, camera, ok in zip(images, cameras, usable, strict=True)
+        ]
+        scenes = self._run(images, filled)
+        return [self._finished(scene, ok) for scene, ok in zip(scenes, usable, strict=True)]
 
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
-        self.stages_ms[name] = (time.perf_counter() - start) * 1e3
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        """Of the last call: upload, preprocess, network, decode, download."""
+        return {} if self._runner is None else self._runner.stages_ms
 
-    def _warm_up(self) -> None:
-        height, width = self.network.config.input_size
-        camera = Camera(width, height, fx=width, fy=width, u0=width / 2, v0=height / 2)
-        for _ in range(2):
-            self(np.zeros((height, width, 3), np.uint8), camera)
+    def close(self) -> None:
+        """Free weights and buffers; the engine cannot be called any more."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def _run(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
+        if self._runner is None:
+            raise EngineFailure('the engine is closed, or could not be rebuilt after an error')
+        try:
+            return self._runner(images, cameras)
+        except EngineFailure:
+            raise
+        except RuntimeError as error:
+            if self._device.type == 'cpu':
+                raise
+            log.error('%s; rebuilding the engine', first_line(error))
+        self.rebuilds += 1
+        try:
+            self.close()
+            self._runner = self._build(_load(self.config)[0])
+            return self._runner(images, cameras)
+        except RuntimeError as error:
+            raise EngineFailure(
+                f'{first_line(error)}, also after the engine was rebuilt; restart the process'
+            ) from error
+
+    def _build(self, network: Network) -> Runner:
+        trunk = Trunk(network, sparse=self._sparse_heads)
+        runner: Runner
+        if self._device.type == 'cuda':
+            runner = CudaRunner(trunk, self._device, DTYPES[self._precision])
+        else:
+            runner = CpuRunner(trunk, self.config.backend)
+        height, width = network.config.input_size
+        runner([np.zeros((height, width, 3), np.uint8)], [_without_calibration(height, width)])
+        return runner
+
+    def _finished(self, scene: Scene, calibrated: bool) -> Scene:
+        boxes = scene.detection3d if calibrated else None
+        if boxes is not None:
+            boxes = boxes[boxes.score >= self.config.score_threshold]
+        return replace(scene, detection3d=boxes)
+
+
+def _checked(image: np.ndarray, camera: Camera | None) -> Camera:
+    height, width = image.shape[:2]
+    if camera is None:
+        return _without_calibration(height, width)
+    if (camera.height, camera.width) != (height, width):
+        raise ValueError(f'camera is {camera.width}×{camera.height}, image is {width}×{height}')
+    return camera
+
+
+def _without_calibration(height: int, width: int) -> Camera:
+    """Stands in where boxes are not asked for."""
+    return Camera(width, height, fx=width, fy=width, u0=width / 2, v0=height / 2)
 
 
 def _choose_device(config: EngineConfig) -> tuple[torch.device, str | None]:
@@ -168,6 +207,18 @@ def _choose_device(config: EngineConfig) -> tuple[torch.device, str | None]:
     return torch.device('cpu'), reason
 
 
+def _choose_precision(
+    config: EngineConfig, device: torch.device, fallback: str | None
+) -> Literal['fp32', 'fp16', 'bf16']:
+    if device.type == 'cuda':
+        if config.backend == 'onnxruntime':
+            raise InputError('backend onnxruntime is for the CPU; set backend to auto or torch')
+        return 'fp16' if config.precision == 'auto' else config.precision
+    if fallback is None and config.precision not in ('auto', 'fp32'):
+        raise InputError(f'precision {config.precision} needs CUDA; on the CPU set auto or fp32')
+    return 'fp32'
+
+
 def _load(config: EngineConfig) -> tuple[Network, checkpoint.Checkpoint | None]:
     if config.checkpoint:
         loaded = checkpoint.load(config.checkpoint)
@@ -181,7 +232,3 @@ def _device_name(device: torch.device) -> str:
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
     return f'CPU, {torch.get_num_threads()} threads'
-
-
-def _above(boxes: Objects3D | None, threshold: float) -> Objects3D | None:
-    return None if boxes is None else boxes[boxes.score >= threshold]

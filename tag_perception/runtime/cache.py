@@ -1,0 +1,76 @@
+"""A few large files that are dear to make, in the user's cache folder, checked when read.
+
+A file is one line of JSON and the content. The line holds a digest of the content and what the
+content was made with, so that neither a damaged file nor one of other versions is ever used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+KEPT_FILES = 8
+"""So many of the files used last stay in the folder."""
+
+
+def folder() -> Path:
+    """$XDG_CACHE_HOME/tag_perception, by default below ~/.cache."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'tag_perception'
+
+
+def fetch(name: str, made_with: Mapping[str, str], make: Callable[[], bytes]) -> bytes:
+    """The content of file `name`; made anew, and said so, unless there is one to be trusted."""
+    try:
+        path = folder() / name
+        return _read(path, made_with)
+    except FileNotFoundError:
+        log.info('%s: not there yet; making it, which takes a few seconds', path)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: there is no home
+        log.warning('cache file %s: %s; making it anew', name, error)
+    content = make()
+    try:
+        _write(folder() / name, made_with, content)
+    except (OSError, RuntimeError) as error:
+        log.warning('cannot keep %s: %s; every start will make it anew', name, error)
+    return content
+
+
+def _read(path: Path, made_with: Mapping[str, str]) -> bytes:
+    """Raises ValueError where the file is damaged or was made with anything else."""
+    line, _, content = path.read_bytes().partition(b'\n')
+    try:
+        header = json.loads(line)
+        sha256, found = header['sha256'], dict(header['made_with'])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError('is not one of ours') from error
+    if found != made_with:
+        differing = [k for k in made_with if found.get(k) != made_with[k]]
+        raise ValueError(f'was made with another {", ".join(differing) or "recipe"}')
+    if sha256 != hashlib.sha256(content).hexdigest():
+        raise ValueError('is damaged')
+    path.touch()
+    return content
+
+
+def _write(path: Path, made_with: Mapping[str, str], content: bytes) -> None:
+    """All or nothing, also beside another process that writes the same file."""
+    header = {'sha256': hashlib.sha256(content).hexdigest(), 'made_with': dict(made_with)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(json.dumps(header).encode() + b'\n' + content)
+        os.replace(partial, path)
+    except OSError:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    by_age = sorted(path.parent.glob(f'*{path.suffix}'), key=lambda p: p.stat().st_mtime)
+    for outdated in by_age[:-KEPT_FILES]:
+        outdated.unlink(missing_ok=True)

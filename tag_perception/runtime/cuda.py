@@ -1,0 +1,263 @@
+"""Images to Scenes on CUDA: upload, network and decoding are one captured graph.
+
+A graph belongs to one image size, channel order and batch; the ones used last are kept. The copies
+to the host follow it on the same stream instead of being part of it, so that every Scene owns its
+memory (pinned, and recycled by torch) and is not overwritten by the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tag_perception.core.preprocess import to_input, to_tensor, view_of
+from tag_perception.core.structures import Camera, Objects3D, Scene, View
+from tag_perception.core.tasks import semantic
+from tag_perception.runtime.decoding import Labeller, decode
+from tag_perception.runtime.runner import EngineFailure, first_line
+from tag_perception.runtime.trunk import Trunk
+
+log = logging.getLogger(__name__)
+
+MAX_GRAPHS = 8
+"""Graphs kept; each holds its own inputs and outputs, and all share their working memory."""
+WARM_UP = 3
+"""Passes before the capture, in which cuDNN and Triton look for their fastest kernels."""
+
+WIDTHS = {
+    'class_id': 1,
+    'score': 1,
+    'center_cam': 3,
+    'size_lwh_m': 3,
+    'rotation_cam': 4,
+    'box_2d_px': 4,
+    'depth_sigma_m': 1,
+}
+"""Numbers that each field of Objects3D takes for one box."""
+
+Mark = Callable[[str], None]
+
+
+class CudaRunner:
+    """The trunk in half precision, channels last, inside CUDA graphs."""
+
+    def __init__(self, trunk: Trunk, device: torch.device, dtype: torch.dtype) -> None:
+        self._size = trunk.config.input_size
+        self._dtype, self._device = dtype, device
+        self._trunk = trunk.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._label = _choose_labeller(device)
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: OrderedDict[tuple[int, int, int, bool], Pass] = OrderedDict()
+        self._max_batch: int | None = None
+        self.backend = 'torch'
+        self.stages_ms: dict[str, float] = {}
+        torch.cuda.synchronize(device)  # the weights are there before another stream reads them
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
+        """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size.
+
+        Raises EngineFailure where the memory does not suffice for a single image.
+        """
+        scenes: dict[int, Scene] = {}
+        wrapped = [to_tensor(image) for image in images]
+        groups = defaultdict(list)
+        for index, (memory, bgr) in enumerate(wrapped):
+            groups[memory.shape, bgr].append(index)
+        exact = self._dtype == torch.float32
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.stream(self._stream),
+            torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact),
+        ):
+            for (_, bgr), group in groups.items():
+                memories = [wrapped[i][0] for i in group]
+                found = self._batch(memories, [cameras[i] for i in group], bgr)
+                scenes.update(zip(group, found, strict=True))
+        return [scenes[index] for index in range(len(images))]
+
+    def close(self) -> None:
+        """Free weights, graphs and cached memory."""
+        del self._trunk
+        self._forget()
+
+    def _batch(self, images: list[Tensor], cameras: list[Camera], bgr: bool) -> list[Scene]:
+        """One pass for all, or several smaller ones where the memory does not suffice."""
+        if self._max_batch is not None and len(images) > self._max_batch:
+            at = self._max_batch
+            first = self._batch(images[:at], cameras[:at], bgr)
+            return first + self._batch(images[at:], cameras[at:], bgr)
+        try:
+            scene = self._pass_for(images, bgr)(images, cameras, self.stages_ms)
+            return [scene[index] for index in range(len(images))]
+        except torch.OutOfMemoryError as error:
+            problem = first_line(error)
+        # Here the exception is gone, and with it the tensors that its traceback held.
+        others = len(self._graphs)
+        self._forget()
+        if len(images) > 1:
+            self._max_batch = len(images) // 2
+            log.warning('GPU memory: batches of at most %d from now on', self._max_batch)
+        elif not others:
+            height, width = images[0].shape[:2]
+            raise EngineFailure(
+                f'not enough GPU memory for one image of {width}×{height}: {problem}; end other '
+                'programs on the GPU, or take a smaller preset'
+            )
+        return self._batch(images, cameras, bgr)
+
+    def _pass_for(self, images: list[Tensor], bgr: bool) -> Pass:
+        height, width = images[0].shape[:2]
+        key = (len(images), height, width, bgr)
+        if key not in self._graphs:
+            log.info('preparing batches of %d images of %d×%d', len(images), width, height)
+            if len(self._graphs) >= MAX_GRAPHS:
+                (batch, old_height, old_width, _), _ = self._graphs.popitem(last=False)
+                log.info('dropped: batches of %d of %d×%d', batch, old_width, old_height)
+            self._graphs[key] = Pass(self._compute, key, self._size, self._pool, self._stream)
+            self.backend = 'cuda graph' if self._graphs[key].captured else 'torch'
+        self._graphs.move_to_end(key)
+        return self._graphs[key]
+
+    def _forget(self) -> None:
+        """Free all graphs, and their common pool, which cannot be used again afterwards."""
+        self._graphs.clear()
+        self._pool = torch.cuda.graph_pool_handle()
+        torch.cuda.empty_cache()
+
+    def _compute(self, host_images: Tensor, host_view: View, bgr: bool, mark: Mark) -> Scene:
+        """Batched Scene on the device of pinned images; `mark` notes the end of each stage."""
+        images = host_images.to(self._device, non_blocking=True)
+        intrinsics = host_view.intrinsics.to(self._device, non_blocking=True)
+        view = View(intrinsics, host_view.image_size, host_view.input_size)
+        mark('upload')
+        inputs = to_input(images, view.input_size, bgr).to(self._dtype)
+        mark('preprocess')
+        outputs = dict(zip(self._trunk.names, self._trunk(inputs), strict=True))
+        mark('network')
+        scene = decode(outputs, self._trunk.peak_head, view, self._label)
+        mark('decode')
+        return scene
+
+
+class Pass:
+    """All work for images of one size: pinned inputs, and a graph that turns them into a Scene."""
+
+    def __init__(
+        self,
+        compute: Callable[[Tensor, View, bool, Mark], Scene],
+        key: tuple[int, int, int, bool],
+        input_size: tuple[int, int],
+        pool: tuple[int, int],
+        stream: torch.cuda.Stream,
+    ) -> None:
+        batch, height, width, self._bgr = key
+        self._images = torch.zeros(batch, height, width, 3, dtype=torch.uint8, pin_memory=True)
+        intrinsics = torch.ones(batch, 4, pin_memory=True)
+        self._view = View(intrinsics, (height, width), input_size)
+        self._compute, self._stream = compute, stream
+        self._events = {
+            name: torch.cuda.Event(enable_timing=True, external=True)
+            for name in ('start', 'upload', 'preprocess', 'network', 'decode', 'download')
+        }
+        self._graph: torch.cuda.CUDAGraph | None = None
+        for _ in range(WARM_UP):
+            self._outputs = self._run()
+        stream.synchronize()
+        self._capture(pool)
+
+    @property
+    def captured(self) -> bool:
+        """Whether this is a graph; otherwise each kernel is launched by itself."""
+        return self._graph is not None
+
+    def __call__(
+        self, images: Sequence[Tensor], cameras: Sequence[Camera], stages_ms: dict[str, float]
+    ) -> Scene:
+        """Batched Scene on the host; enters the duration of its stages."""
+        start = time.perf_counter()
+        for slot, image in zip(self._images, images, strict=True):
+            slot.copy_(image)
+        self._view.intrinsics.copy_(view_of(cameras, self._view.input_size, 'cpu').intrinsics)
+        staged_ms = (time.perf_counter() - start) * 1e3
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._outputs = self._run()
+        host = {name: _download(tensor) for name, tensor in self._outputs.items()}
+        self._mark('download')
+        self._stream.synchronize()
+        marks = list(self._events.items())
+        for (_, before), (name, after) in itertools.pairwise(marks):
+            stages_ms[name] = before.elapsed_time(after)
+        stages_ms['upload'] += staged_ms
+        return _unpack(host)
+
+    def _run(self) -> dict[str, Tensor]:
+        self._mark('start')
+        return _pack(self._compute(self._images, self._view, self._bgr, self._mark))
+
+    def _capture(self, pool: tuple[int, int]) -> None:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode='thread_local'):
+                self._outputs = self._run()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            log.warning('no CUDA graph, which costs time: %s', first_line(error))
+            return
+        self._graph = graph
+
+    def _mark(self, stage: str) -> None:
+        self._events[stage].record(self._stream)
+
+
+def _pack(scene: Scene) -> dict[str, Tensor]:
+    """What there is to download; all of the boxes in one tensor (B, K, 17)."""
+    packed = {'semantic': scene.semantic, 'depth': scene.depth}
+    if scene.detection3d is not None:
+        columns = [getattr(scene.detection3d, name) for name in WIDTHS]
+        packed['boxes'] = torch.cat(
+            [(c if c.dim() == 3 else c[..., None]).float() for c in columns], dim=-1
+        )
+    return {name: tensor for name, tensor in packed.items() if tensor is not None}
+
+
+def _unpack(packed: dict[str, Tensor]) -> Scene:
+    """The inverse of `_pack`."""
+    boxes = None
+    if 'boxes' in packed:
+        named = dict(zip(WIDTHS, packed['boxes'].split(list(WIDTHS.values()), -1), strict=True))
+        single = {name: value.squeeze(-1) for name, value in named.items() if WIDTHS[name] == 1}
+        named |= single | {'class_id': single['class_id'].long()}
+        boxes = Objects3D(**named)
+    return Scene(packed.get('semantic'), packed.get('depth'), boxes)
+
+
+def _download(tensor: Tensor) -> Tensor:
+    """Pinned copy, complete once the stream has come so far."""
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+def _choose_labeller(device: torch.device) -> Labeller:
+    """The kernel where triton works, or the plain way, one image at a time for its memory."""
+    try:
+        from tag_perception.runtime.triton_labelling import labels_at
+
+        labels_at(torch.zeros(1, 2, 4, 4, device=device), (8, 8))
+    except Exception as error:  # no triton, no compiler, a GPU it does not know: all the same
+        log.info('labels without triton: %s', first_line(error))
+        return lambda logits, size: torch.cat(
+            [semantic.upsample(row[None], size).argmax(1).to(torch.uint8) for row in logits]
+        )
+    return labels_at

@@ -1,0 +1,44 @@
+"""What the CPU's and CUDA's ways from images to Scenes have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+
+from tag_perception.core.structures import Camera, Scene
+
+
+class EngineFailure(RuntimeError):
+    """The engine cannot go on; the message says why and what helps."""
+
+
+class Runner(Protocol):
+    """One way from images to Scenes: `cpu.CpuRunner` or `cuda.CudaRunner`."""
+
+    backend: str
+    """What computes the network."""
+    stages_ms: dict[str, float]
+    """Of the last call: upload, preprocess, network, decode, download."""
+
+    def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
+        """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size."""
+
+    def close(self) -> None:
+        """Free the memory."""
+
+
+@contextmanager
+def timed(stages_ms: dict[str, float], stage: str) -> Iterator[None]:
+    """Enter the milliseconds of the block under the name of its stage."""
+    start = time.perf_counter()
+    yield
+    stages_ms[stage] = (time.perf_counter() - start) * 1e3
+
+
+def first_line(error: Exception) -> str:
+    """Of the message; torch appends stack traces to some."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
