@@ -1,4 +1,4 @@
-"""Picture and world → Cityscapes-3D annotation: boxes in V, modal and amodal rectangles, regions."""
+"""Picture and world → Cityscapes-3D annotation: boxes, modal and amodal rectangles, regions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLASS_ID = {LABEL_BY_NAME[name].id: index for index, name in enumerate(DETECTION
 NEAREST_M, FARTHEST_M = 1.0, 100.0
 """Vehicles whose centre is not between these depths get no box but an ignore region."""
 SMALLEST_PX = 16
-"""Shortest side of a visible rectangle that still gets a box, in pixels of a 2048 px wide image."""
+"""Shortest side of a visible rectangle that still gets a box, at an image width of 2048 px."""
 LEAST_VISIBLE = 0.12
 """Visible share of a vehicle below which it gets no box."""
 
@@ -53,37 +53,39 @@ class Annotation:
 
 def annotate(world: World, picture: Picture) -> Annotation:
     """Everything that the labels of one picture say."""
-    standing, camera = world.standing, world.rig.camera
+    standing, camera, to_camera = world.standing, world.rig.camera, camera_T_world(world)
     placed = np.nonzero(world.thing)[0]  # thing number k is placement placed[k - 1]
     label, group = standing.label[placed], standing.group[placed]
-    boxes, visible = (t.cpu().numpy() for t in _rectangles(picture.thing, len(placed) + 1))
-    boxes, visible = boxes[1:], visible[1:]
-    coverage = picture.coverage.cpu().numpy()[1:]
-    number = _numbers(label, group, visible)
-    instance_id = np.where(group, label, label * 1000 + number)
-    table = torch.from_numpy(np.concatenate(([0], instance_id)).astype(np.int32)).to(
-        picture.thing.device
-    )
-    thing = picture.thing.to(torch.int64)
-    instance = torch.where(thing > 0, table[thing], picture.label.to(torch.int32))
-    to_camera = camera_T_world(world)
+    instance_id = np.where(group, label, label * 1000 + _numbers(label, group))
+    boxes, visible = _rectangles(picture.thing, len(placed))
+    share = visible / np.maximum(picture.coverage.cpu().numpy()[1:], 1)
     center = standing.box_center[placed]
     depth = (center @ to_camera[:3, :3].T + to_camera[:3, 3])[:, 0]
-    side = (boxes[:, 2:] - boxes[:, :2]).min(1)
-    share = visible / np.maximum(coverage, 1)
+    side = (boxes[:, 2:] - boxes[:, :2]).min(1) * FULL_WIDTH / camera.width
     vehicle = np.isin(label, list(CLASS_ID)) & (visible > 0)
-    clear = (side * FULL_WIDTH / camera.width >= SMALLEST_PX) & (share >= LEAST_VISIBLE)
-    boxed = vehicle & clear & ~group & (depth > NEAREST_M) & (depth < FARTHEST_M)
+    clear = (side >= SMALLEST_PX) & (share >= LEAST_VISIBLE) & ~group
+    boxed = vehicle & clear & (depth > NEAREST_M) & (depth < FARTHEST_M)
     chosen, ignored = np.nonzero(boxed)[0], np.nonzero(vehicle & ~boxed)[0]
-    size, rotation = standing.box_size[placed[chosen]], standing.rotation[placed[chosen]]
+    who = placed[chosen]
+    size, rotation = standing.box_size[who], standing.rotation[who]
     amodal, truncation = _amodal(center[chosen], size, rotation, to_camera, camera)
     regions, region_ids = _regions(boxes[ignored], instance_id[ignored])
     names = list(shapes())
     return Annotation(
-        instance.cpu().numpy(), label[chosen], instance_id[chosen], [names[i] for i in standing.shape[placed[chosen]]],
-        center[chosen], size, rotation, boxes[chosen], amodal, (1 - share[chosen]).clip(0, 1), truncation,
-        regions, region_ids,
-    )  # fmt: skip
+        instance=_instances(picture, instance_id),
+        label_id=label[chosen],
+        instance_id=instance_id[chosen],
+        model=[names[i] for i in standing.shape[who]],
+        center_world=center[chosen],
+        size_lwh_m=size,
+        rotation_world=rotation,
+        modal_px=boxes[chosen],
+        amodal_px=amodal,
+        occlusion=(1 - share[chosen]).clip(0, 1),
+        truncation=truncation,
+        ignore_px=regions,
+        ignore_id=region_ids,
+    )
 
 
 def objects(note: Annotation, world: World) -> Objects3D:
@@ -114,7 +116,10 @@ def record(note: Annotation, world: World) -> dict[str, Any]:
     entries = []
     for i, label in enumerate(note.label_id):
         entries.append({
-            '2d': {'modal': _xywh(note.modal_px[i]), 'amodal': _xywh(_round_out(note.amodal_px[i]))},
+            '2d': {
+                'modal': _xywh(note.modal_px[i]),
+                'amodal': _xywh(_round_out(note.amodal_px[i])),
+            },
             '3d': {
                 'center': center[i].tolist(),
                 'dimensions': note.size_lwh_m[i].tolist(),
@@ -137,27 +142,33 @@ def record(note: Annotation, world: World) -> dict[str, Any]:
         'imgHeight': camera.height,
         'sensor': {
             'sensor_T_ISO_8855': camera.camera_T_vehicle[:3].tolist(),
-            'fx': camera.fx, 'fy': camera.fy, 'u0': camera.u0, 'v0': camera.v0, 'baseline': camera.baseline_m,
+            'fx': camera.fx, 'fy': camera.fy, 'u0': camera.u0, 'v0': camera.v0,
+            'baseline': camera.baseline_m,
         },
         'objects': entries,
         'ignore': ignore,
     }  # fmt: skip
 
 
-def _rectangles(thing: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(count, 4) x1, y1, x2, y2 (exclusive) and (count,) number of the pixels of each thing."""
-    rows, columns = (thing > 0).nonzero().unbind(1)
-    index = thing[rows, columns].to(torch.int64)
-    low = torch.full((count,), 1 << 20, dtype=torch.int64, device=thing.device)
-    high = torch.zeros_like(low)
-    sides = [low.scatter_reduce(0, index, value, 'amin') for value in (columns, rows)]
-    sides += [high.scatter_reduce(0, index, value + 1, 'amax') for value in (columns, rows)]
-    visible = torch.zeros_like(low).scatter_add_(0, index, torch.ones_like(index))
-    return torch.stack(sides, 1), visible
+def _instances(picture: Picture, instance_id: np.ndarray) -> np.ndarray:
+    table = np.concatenate(([0], instance_id)).astype(np.int32)
+    thing = picture.thing.cpu().numpy()
+    return np.where(thing > 0, table[thing], picture.label.cpu().numpy())
 
 
-def _numbers(label: np.ndarray, group: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """0, 1, 2, … within each class, in the order of placement; the same for all frames of a sequence."""
+def _rectangles(thing: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(count, 4) x1, y1, x2, y2 (exclusive) and (count,) number of the pixels of things 1, 2, …"""
+    row, column = (thing > 0).nonzero().unbind(1)
+    index = thing[row, column].to(torch.int64)
+    empty = torch.zeros(count + 1, dtype=torch.int64, device=thing.device)
+    low = [(empty + (1 << 20)).scatter_reduce(0, index, v, 'amin') for v in (column, row)]
+    high = [empty.scatter_reduce(0, index, v + 1, 'amax') for v in (column, row)]
+    visible = empty.scatter_add(0, index, torch.ones_like(index))
+    return torch.stack([*low, *high], 1)[1:].cpu().numpy(), visible[1:].cpu().numpy()
+
+
+def _numbers(label: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """0, 1, 2, … within each class, by placement: the same in all frames of a sequence."""
     number = np.zeros(len(label), np.int64)
     for value in THINGS:
         mine = (label == value) & ~group

@@ -10,8 +10,13 @@ from typing import TypeVar
 Item = TypeVar('Item')
 
 
+def every(start: float, stop: float, step: float) -> list[float]:
+    """start, start + step, … below stop."""
+    return [start + i * step for i in range(max(0, math.ceil((stop - start) / step)))]
+
+
 class Dice(random.Random):
-    """Python's generator (scalar draws cost a tenth of NumPy's) with the draws that streets need."""
+    """Python's generator, whose scalar draws cost a tenth of NumPy's, and the draws we need."""
 
     def chance(self, probability: float) -> bool:
         """True with this probability."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -199,7 +200,7 @@ def panes(edges: tuple[float, ...], top: float, bottom: float, pillar: float) ->
 
     def draw(n: int, rng: np.random.Generator) -> np.ndarray:
         image = gray(0.95 + 0.02 * rng.standard_normal((n, n)))
-        for left, right in zip(edges[:-1], edges[1:], strict=True):
+        for left, right in pairwise(edges):
             x0, x1 = int((left + pillar) * n), int((right - pillar) * n)
             _glass(image, x0, int(top * n), x1 - x0, int((bottom - top) * n), rng)
         return image

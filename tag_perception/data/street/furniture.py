@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from tag_perception.data.street import colors
+from tag_perception.data.street.dice import every
 from tag_perception.data.street.lots import FAR_M, TREES, Builder
 from tag_perception.data.street.scenery import POSTERS, SIGNS
 from tag_perception.data.street.town import Side
@@ -36,7 +35,7 @@ class Furniture(Builder):
         dice, d = self.dice, side.sign * (side.kerb + 0.35)
         tone, height = colors.palette(colors.pick(dice, colors.METAL)), dice.uniform(5.5, 9.5)
         yaw = math.pi if side.sign > 0 else 0.0
-        for s in np.arange(dice.uniform(-10, 15), FAR_M, dice.uniform(18, 34)):
+        for s in every(dice.uniform(-10, 15), FAR_M, dice.uniform(18, 34)):
             if self._free(s):
                 self.stage.add('lamp', s, d, 'pole', tone, yaw=yaw, scale=(height, height, height))
 
@@ -46,7 +45,7 @@ class Furniture(Builder):
         if side.verge[1] - side.verge[0] < 1:
             return
         tree, gap, tall = dice.pick(TREES), dice.uniform(7, 16), dice.uniform(5, 11)
-        for s in np.arange(dice.uniform(0, 12), FAR_M - 10, gap):
+        for s in every(dice.uniform(0, 12), FAR_M - 10, gap):
             if self._free(s, 3) and dice.chance(0.85):
                 size, d = tall * dice.uniform(0.85, 1.15), side.sign * (side.kerb + 0.9)
                 foliage = colors.foliage(dice, self.weather.season)
@@ -83,7 +82,7 @@ class Furniture(Builder):
         dice, d = self.dice, side.sign * (side.kerb + 0.35)
         if dice.chance(0.3):
             tone = colors.palette(colors.pick(dice, colors.METAL))
-            for s in np.arange(dice.uniform(0, 30), dice.uniform(35, 70), dice.uniform(1.5, 2.5)):
+            for s in every(dice.uniform(0, 30), dice.uniform(35, 70), dice.uniform(1.5, 2.5)):
                 if self._free(s, 0.5):
                     self.stage.add('pole', s, d, 'pole', tone, scale=(0.06, 0.06, 1.0))
 
@@ -120,7 +119,7 @@ class Furniture(Builder):
         kind, middle = dice.pick(('trees', 'fence', 'lamps', 'hedge')), sum(median) / 2
         tone = colors.palette(colors.pick(dice, colors.METAL))
         gap = {'trees': 9.0, 'lamps': 25.0}.get(kind, 10.0)
-        for s in np.arange(dice.uniform(0, 10), FAR_M - 15, gap):
+        for s in every(dice.uniform(0, 10), FAR_M - 15, gap):
             if not self._free(s, 6):
                 continue
             if kind == 'trees':

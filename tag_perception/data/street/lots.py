@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from tag_perception.data.street import colors
-from tag_perception.data.street.dice import Dice
+from tag_perception.data.street.dice import Dice, every
 from tag_perception.data.street.road import KNOTS, Cover
 from tag_perception.data.street.scenery import CROWNS, FACADES, FENCES, SHOPS
 from tag_perception.data.street.stage import Stage
@@ -206,10 +204,10 @@ class Lots(Builder):
         dice = self.dice
         for sign in (1, -1):
             woods = dice.chance(0.75 if self.plan.theme in ('outskirts', 'residential') else 0.25)
-            for s in np.arange(0, FAR_M + 20, 16):
-                self._far(float(s), sign * dice.uniform(38, 55), woods)
-        for d in np.arange(-66, 67, 11):
-            self._far(FAR_M + dice.uniform(8, 18), float(d), dice.chance(0.6))
+            for s in every(0, FAR_M + 20, 16):
+                self._far(s, sign * dice.uniform(38, 55), woods)
+        for d in every(-66, 67, 11):
+            self._far(FAR_M + dice.uniform(8, 18), d, dice.chance(0.6))
 
     def _far(self, s: float, d: float, woods: bool) -> None:
         dice = self.dice

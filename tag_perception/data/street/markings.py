@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tag_perception.data.street.dice import Dice
+from tag_perception.data.street.dice import Dice, every
 from tag_perception.data.street.lots import FAR_M
 from tag_perception.data.street.road import KNOTS, Patches, marks
 from tag_perception.data.street.town import Lane, Plan
@@ -59,10 +59,10 @@ def _lane_lines(plan: Plan, dice: Dice) -> list[Rectangle]:
         if any(lane.way == 0 for lane in near):
             if dice.chance(0.4):
                 bay = sorted((edge, edge + math.copysign(1.8, edge)))
-                lines += [(s, s + 0.12, bay[0], bay[1]) for s in np.arange(0, 90, 5.5)]
+                lines += [(s, s + 0.12, bay[0], bay[1]) for s in every(0, 90, 5.5)]
             continue
         solid = near[0].way != near[1].way and dice.chance(0.4)
-        starts = [float(KNOTS[0])] if solid else np.arange(KNOTS[0], FAR_M, dash + gap).tolist()
+        starts = [float(KNOTS[0])] if solid else every(float(KNOTS[0]), FAR_M, dash + gap)
         length = FAR_M - float(KNOTS[0]) if solid else dash
         for a, b in _outside_crossings(plan, [(s, s + length) for s in starts]):
             lines.append((a, b, edge - LINE_M / 2, edge + LINE_M / 2))
@@ -91,7 +91,7 @@ def _crossings(plan: Plan, dice: Dice) -> list[Rectangle]:
     low, high = min(p.d - p.width / 2 for p in own), max(p.d + p.width / 2 for p in own)
     bars = [
         d
-        for d in np.arange(plan.right_edge + 0.3, plan.left_edge - 0.6, 1.0)
+        for d in every(plan.right_edge + 0.3, plan.left_edge - 0.6, 1.0)
         if not plan.in_median(d, 0.6)
     ]
     for a, b in plan.road.side_streets:

@@ -1,4 +1,4 @@
-"""People as articulated bodies: walking, standing, sitting on a saddle. Feet on z = 0, facing +x."""
+"""People as articulated bodies: walking, standing, on a saddle. Feet on z = 0, facing +x."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Polygons:
     origin: Tensor
     """(2, P) float32 texture coordinates of the first corner."""
     color: Tensor
-    """(4, P) float32 R, G, B and glow (light of its own); of a SHADOW its strength and softness."""
+    """(4, P) float32 R, G, B and glow (own light); of a SHADOW its strength and softness."""
     thing: Tensor
     """(P,) int32 number of the vehicle or person it belongs to, 0 for everything else."""
     label: Tensor
@@ -97,7 +97,7 @@ class Planes:
     """(2, P) int64 first row and number of rows."""
 
     def depth(self, polygon: Tensor, hit: Tensor, lens: Lens, elsewhere: float) -> Tensor:
-        """(H W,) z of S where each pixel's ray meets its polygon; `elsewhere` where it hits none."""
+        """(H W,) z of S where each pixel's ray meets its polygon; `elsewhere` if it hits none."""
         x, y = lens.grid(polygon.device)
         a, b, c = self.inverse_depth.index_select(1, polygon)
         inverse = (a * x + b * y + c) * hit
@@ -122,7 +122,8 @@ def project(polygons: Polygons, lens: Lens, atlas: Atlas) -> Planes:
     facing = -torch.sign(distance)
     length = torch.sqrt(_dot(normal, normal))
     unit = torch.stack(normal) * (facing / length)
-    world = [sum(lens.rotation[i][j] * unit[i] for i in range(3)) for j in range(3)]
+    r = lens.rotation
+    world = [r[0][j] * unit[0] + r[1][j] * unit[1] + r[2][j] * unit[2] for j in range(3)]
     inverse = lens.to_pixel(*(n / distance for n in normal))
     along, up, density = _texture_axes(polygons, corner, lens, atlas)
     reach = (distance.abs() / length).clamp_min(1e-3)

@@ -1,11 +1,12 @@
 """Flat polygons → which one each pixel sees, and where: an exact z-buffer in torch operations.
 
-Every quadrilateral is cut into pixel rows; in a row its edges give the first and the last column in
-closed form, so only pixels inside are ever touched. All rows of all polygons are handled together:
-the number of tensor operations does not depend on the scene, which is what a GPU needs, and no
-pixel is tested in vain, which is what a CPU needs. Edges are planes through the optical centre, so
-nothing has to be clipped at the camera, and two polygons that share an edge never both cover, nor
-both miss, a pixel. The depth of a pixel is the exact intersection of its ray with the plane.
+Every quadrilateral is cut into pixel rows; in a row its edges give the first and the last column
+in closed form, so only pixels inside are ever touched. All rows of all polygons are handled
+together: the number of tensor operations does not depend on the scene, which is what a GPU needs,
+and no pixel is tested in vain, which is what a CPU needs. Edges are planes through the optical
+centre, so nothing has to be clipped at the camera, and two polygons that share an edge never both
+cover, nor both miss, a pixel. The depth of a pixel is the exact intersection of its ray with the
+plane.
 
 The pixels of a row come in runs of at most LANES; the runs of all polygons form one (LANES, R)
 block that plain vector arithmetic fills, with no look-up per pixel. Arrays are planar, the index
@@ -49,7 +50,7 @@ class Pixels:
 
 
 def rasterise(planes: Planes, lens: Lens, atlas: Atlas, things: int) -> Pixels:
-    """The nearest polygon of every pixel, shadows on the ground, and full extents of all things."""
+    """The nearest polygon of every pixel, shadows on the ground, full extents of all things."""
     polygons = planes.polygons
     cutout = atlas.cutout.index_select(0, polygons.texture)
     shadow, owned = polygons.kind == SHADOW, polygons.thing > 0
@@ -167,7 +168,7 @@ def _expand(count: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Extent:
-    """One bit per pixel of every thing's own screen rectangle, set where the thing would be seen."""
+    """One bit per pixel of every thing's own screen rectangle, set where it would be seen."""
 
     base: Tensor
     """(things,) int64 where each rectangle begins in `bits`."""

@@ -105,7 +105,7 @@ class Road:
     def tangents(
         self, s: np.ndarray, d: np.ndarray, reach: np.ndarray, half: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Point, unit tangent along and unit tangent across, from the ground ± reach and ± half."""
+        """Point, unit tangents along and across, from the ground at s ± reach and d ± half."""
         ahead = self.point(
             np.stack((s + reach, s - reach, s, s)), np.stack((d, d, d + half, d - half))
         )

@@ -59,7 +59,7 @@ def _surface(pixels: Pixels, lens: Lens, atlas: Atlas, weather: Weather) -> Tens
 
 
 def _tables(pixels: Pixels, atlas: Atlas, weather: Weather) -> Tensor:
-    """(16, P) per polygon: u and v maps, mip offset, tinted colour, untinted light, cut-out flag."""
+    """(16, P) per polygon: u and v maps, mip offset, tinted colour, bare light, cut-out flag."""
     planes, polygons = pixels.planes, pixels.planes.polygons
     device = planes.detail.device
     sun = _column(weather.sun, device)
@@ -114,7 +114,7 @@ def _bonnet(lens: Lens, weather: Weather, pixel: Tensor) -> Tensor:
 
 
 def _expose(image: Tensor, weather: Weather, grain: int) -> Tensor:
-    """Lens blur, vignetting, exposure, tone curve, noise, rounding; (3, H, W) → (H, W, 3) uint8."""
+    """Lens blur, vignetting, exposure, tone curve, noise; (3, H, W) → (H, W, 3) uint8."""
     _, height, width = image.shape
     device = image.device
     image = _blur(_blur(image, weather.blur, 1), weather.blur, 2)

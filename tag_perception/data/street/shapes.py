@@ -11,7 +11,7 @@ import numpy as np
 
 from tag_perception.data.street.textures import TEXTURE
 
-Point = Sequence[float]
+Point = Sequence[float] | np.ndarray
 Range = tuple[float, float]
 METRIC = (0.0, 0.0)
 """Texture repeat that means: as many tiles as the surface is long in metres."""
@@ -69,7 +69,7 @@ class Solid:
 
     def quad(
         self,
-        corners: Sequence[Point],
+        corners: Sequence[Point] | np.ndarray,
         slot: int,
         texture: str = 'plain',
         repeat: Range = (1.0, 1.0),
@@ -123,7 +123,7 @@ class Solid:
 
     def hull(self, stations: Sequence[Point], sill: float, slot: int) -> None:
         """A vehicle body: at each station (x, half width, top z) walls from the sill and a lid."""
-        middle = (np.mean([s[0] for s in stations]), 0.0, (sill + stations[0][2]) / 2)
+        middle = (sum(s[0] for s in stations) / len(stations), 0.0, (sill + stations[0][2]) / 2)
         for (xa, wa, za), (xb, wb, zb) in pairwise(stations):
             for side in (1, -1):
                 low = ((xa, side * wa, sill), (xb, side * wb, sill))

@@ -78,8 +78,9 @@ class Stage:
     """Part of a heap that nobody annotates one by one."""
 
     def add(
-        self, name: str, s: float, d: float, label: str, palette: np.ndarray, *, lift: float = 0.0, yaw: float = 0.0,
-        scale: tuple[float, float, float] = (1.0, 1.0, 1.0), tilted: bool = False, shadow: int = 0, group: bool = False,
+        self, name: str, s: float, d: float, label: str, palette: Palette, *, lift: float = 0.0,
+        yaw: float = 0.0, scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        tilted: bool = False, shadow: int = 0, group: bool = False,
     ) -> None:  # fmt: skip
         """Place one shape; `palette` holds R, G, B, glow of its slots."""
         self.shape.append(_index()[name])

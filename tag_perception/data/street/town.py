@@ -124,7 +124,7 @@ def plan(dice: Dice) -> Plan:
 def _carriageway(
     dice: Dice, theme: str
 ) -> tuple[list[Lane], float, float, tuple[float, float] | None]:
-    """Lanes, d of the right and the left kerb, and the median, if any; the ego lane is at d = 0."""
+    """Lanes, d of the right and the left kerb, and the median, if any; ego drives at d = 0."""
     width, wide, median = dice.uniform(2.9, 3.6), theme == 'avenue', None
     lanes, right, left = [Lane(0.0, width, 1)], -width / 2, width / 2
     if wide and dice.chance(0.4):

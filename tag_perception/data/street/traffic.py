@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from tag_perception.data.street import colors
-from tag_perception.data.street.dice import Dice
+from tag_perception.data.street.dice import Dice, every
 from tag_perception.data.street.people import BUILDS, WALK_CYCLE_M, WALK_PHASES
 from tag_perception.data.street.stage import Stage
 from tag_perception.data.street.town import Lane, Plan, Side
@@ -83,8 +81,8 @@ class Traffic:
         paint = colors.vehicle(dice, model.label, self.weather.lamps if speed or rider else 0.0)
         s += speed * self.time_s * math.copysign(1.0, math.cos(yaw))
         self.stage.add(
-            model.name, s, d, model.label, paint, yaw=yaw, scale=(length, width, height), tilted=True,
-            shadow=1, group=group,
+            model.name, s, d, model.label, paint, yaw=yaw, scale=(length, width, height),
+            tilted=True, shadow=1, group=group,
         )  # fmt: skip
         if rider and model.seat:
             x, lift = model.seat[0] * length, model.seat[2] * height
@@ -174,11 +172,11 @@ class Traffic:
             if self._free(s):
                 self._vehicle(model, s, d, yaw)
         start, length, rack = dice.uniform(10, 60), dice.uniform(2, 5), dice.chance(0.2)
-        for s in np.arange(start, start + length * rack, 0.45):
+        for s in every(start, start + length * rack, 0.45):
             yaw = side.sign * math.pi / 2 + dice.gauss(0, 0.06)
             if self._free(s):
                 model = dice.pick(BY_LABEL['bicycle'])
-                self._vehicle(model, float(s), side.sign * (side.walk[1] - 1.0), yaw, group=True)
+                self._vehicle(model, s, side.sign * (side.walk[1] - 1.0), yaw, group=True)
 
     # People
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def write_tree(
     device: str = 'cpu',
     progress: bool = True,
 ) -> list[str]:
-    """Write streets 0 … frames - 1 of `seed` below `out`; returns the stems of the annotated frames.
+    """Write streets 0 … frames - 1 of `seed` below `out`; returns the annotated stems.
 
     With `sequence`, each also gets its snippet of 30 frames at 17 Hz. Frames that are complete
     already are kept, so an interrupted run continues; no file is ever half-written. Raises
@@ -131,7 +131,7 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
     width, height = (int.from_bytes(header[i : i + 4], 'big') for i in (16, 20))
     if (height, width) != size:
         raise InputError(
-            f'{path}: is {height}x{width}, not {size[0]}x{size[1]}; give another folder or the same size'
+            f'{path}: is {height}x{width}, not {size[0]}x{size[1]}; give that size or another OUT'
         )
 
 
@@ -143,10 +143,8 @@ def _write(path: Path, content: bytes) -> None:
         part.write_bytes(content)
         os.replace(part, path)
     except OSError as error:
-        try:
+        with suppress(OSError):
             part.unlink(missing_ok=True)
-        except OSError:
-            pass
         reason = error.strerror or str(error)
         raise InputError(
             f'{path}: cannot be written ({reason}); free space or give another folder'
@@ -180,7 +178,8 @@ def _camera(rendering: Rendering) -> bytes:
     rig = rendering.world.rig
     camera, (x, y, z) = rig.camera, rig.position
     extrinsic = {
-        'baseline': camera.baseline_m, 'pitch': rig.pitch, 'roll': 0.0, 'x': x, 'y': y, 'yaw': rig.yaw, 'z': z,
+        'baseline': camera.baseline_m, 'pitch': rig.pitch, 'roll': 0.0, 'yaw': rig.yaw,
+        'x': x, 'y': y, 'z': z,
     }  # fmt: skip
     intrinsic = {'fx': camera.fx, 'fy': camera.fy, 'u0': camera.u0, 'v0': camera.v0}
     return _json({'extrinsic': extrinsic, 'intrinsic': intrinsic})

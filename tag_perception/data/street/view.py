@@ -89,16 +89,14 @@ class Picture:
 
 def compose(seed: int, frame: int, size: tuple[int, int], split: str, step: int) -> World:
     """Lay out street `frame` of `seed`, `step` / 17 s after the annotated moment."""
-    dice, traffic_seed, rig_dice = (
-        f'{seed} {split} {frame} {part}' for part in ('place', 'traffic', 'rig')
-    )
-    chance = Dice(dice)
-    street, weather = plan(chance), draw_weather(chance)
+    dice = Dice(f'{seed} {split} {frame} place')
+    traffic_seed, rig_seed = (f'{seed} {split} {frame} {part}' for part in ('traffic', 'rig'))
+    street, weather = plan(dice), draw_weather(dice)
     still = Stage()
     street.open_side_streets()
     for builder in (Lots, Furniture):
-        builder(street, still, weather, chance).build()
-    marks = paint(street, chance)
+        builder(street, still, weather, dice).build()
+    marks = paint(street, dice)
     moving = _traffic(street, weather, traffic_seed, step)
     # What would collide is decided at the annotated moment, for the whole sequence.
     annotated = moving if step == 0 else _traffic(street, weather, traffic_seed, 0)
@@ -111,11 +109,11 @@ def compose(seed: int, frame: int, size: tuple[int, int], split: str, step: int)
         standing=standing,
         thing=thing * thing.cumsum(),
         weather=weather,
-        rig=_rig(Dice(rig_dice), size),
+        rig=_rig(Dice(rig_seed), size),
         world_T_vehicle=pose,
         speed=moving.speed,
         yaw_rate=moving.speed * turn,
-        grain=Dice(f'{rig_dice} {step}').whole(0, 1 << 30),
+        grain=Dice(f'{rig_seed} {step}').whole(0, 1 << 30),
     )
 
 
@@ -175,27 +173,28 @@ def _apart(stage: Stage) -> np.ndarray:
 
 
 def _rig(dice: Dice, size: tuple[int, int]) -> Rig:
-    """Like the two rigs of the real dataset, a little varied."""
-    height, width = size
-    focal = dice.uniform(2240, 2290)
-    full = Camera(
-        FULL_WIDTH, FULL_HEIGHT, focal, focal * dice.uniform(0.995, 1.005), dice.uniform(1040, 1105),
-        dice.uniform(508, 522), dice.uniform(0.205, 0.225),
-    )  # fmt: skip
-    scale = width / FULL_WIDTH
-    middle = (full.v0 - (FULL_HEIGHT - 1) / 2) * scale + (height - 1) / 2
+    """Like the two rigs of the real dataset, a little varied; drawn for 2048 × 1024 pixels."""
+    (height, width), scale = size, size[1] / FULL_WIDTH
+    focal, ratio = dice.uniform(2240, 2290), dice.uniform(0.995, 1.005)
+    u0, v0, baseline = dice.uniform(1040, 1105), dice.uniform(508, 522), dice.uniform(0.205, 0.225)
     pitch, yaw = dice.uniform(0.02, 0.055), dice.uniform(-0.02, 0.02)
     position = (1.7, dice.uniform(-0.12, 0.12), dice.uniform(1.16, 1.28))
     zero = torch.zeros((), dtype=torch.float64)
     rotation = rotation_from_euler(zero + yaw, zero + pitch, zero).numpy()  # C → V
     transform = np.eye(4)
-    transform[:3, :3] = rotation.T
-    transform[:3, 3] = -rotation.T @ np.array(position)
+    transform[:3, :3], transform[:3, 3] = rotation.T, -rotation.T @ np.array(position)
     camera = Camera(
-        width, height, full.fx * scale, full.fy * scale, (full.u0 + 0.5) * scale - 0.5, middle,
-        full.baseline_m, transform,
-    )  # fmt: skip
-    bonnet = dice.uniform(0.03, 0.1) if dice.random() < 0.7 else 0.0
+        width=width,
+        height=height,
+        fx=focal * scale,
+        fy=focal * ratio * scale,
+        u0=(u0 + 0.5) * scale - 0.5,
+        # Images of another shape are cut or continued above and below, evenly.
+        v0=(v0 - (FULL_HEIGHT - 1) / 2) * scale + (height - 1) / 2,
+        baseline_m=baseline,
+        camera_T_vehicle=transform,
+    )
+    bonnet = dice.uniform(0.03, 0.1) if dice.chance(0.7) else 0.0
     return Rig(camera, pitch, yaw, position, bonnet)
 
 
