@@ -107,11 +107,12 @@ def panels(
     camera: Camera | None,
     style: OverlayStyle | None = None,
     panel_width: int = 1024,
+    note: str = '',
 ) -> np.ndarray:
     """Image with 3D boxes | mask | depth, side by side under captions; sides are even numbers.
 
-    A task that the scene lacks has no panel. Everything is scaled to `panel_width` before it is
-    drawn, so lines and text stay sharp.
+    A task that the scene lacks has no panel; `note` goes into the first caption. Everything is
+    scaled to `panel_width` before it is drawn, so lines and text stay sharp.
     """
     style = style or OverlayStyle()
     size = (
@@ -121,7 +122,7 @@ def panels(
     small = cv2.resize(_contiguous_copy(image), size, interpolation=cv2.INTER_AREA)
     view = None if camera is None else camera.resized(*size)
     drawn = draw_scene(small, scene, view, replace(style, semantic_alpha=0.0))
-    pictures = [np.vstack((_caption(size[0], _boxes_text(scene)), drawn))]
+    pictures = [np.vstack((_caption(size[0], f'{_boxes_text(scene)}   {note}'), drawn))]
     if scene.semantic is not None:
         mask = cv2.resize(scene.semantic.numpy(), size, interpolation=cv2.INTER_NEAREST)
         pictures.append(np.vstack((_semantic_caption(size[0]), color_semantic(mask))))

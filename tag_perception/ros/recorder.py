@@ -25,6 +25,7 @@ from tag_perception.ros.storage import BagWriter, Storage, type_name
 
 DEPTH = 20
 """Messages per topic that may wait for the disk."""
+DRAIN_S = 0.5
 
 
 def record_bag(
@@ -73,9 +74,18 @@ def record_bag(
                 if not ready and all(s.get_publisher_count() for s in subscriptions):
                     ready = True
                     on_ready(len(topics))
+            _drain(executor, writer)
             executor.remove_node(node)
             executor.shutdown()
     return writer.counts
+
+
+def _drain(executor: SingleThreadedExecutor, writer: BagWriter) -> None:
+    """Write what had already arrived when `stop` came; a live camera never runs dry, so soon."""
+    end_s, before = time.monotonic() + DRAIN_S, -1
+    while time.monotonic() < end_s and sum(writer.counts.values()) > before:
+        before = sum(writer.counts.values())
+        executor.spin_once(timeout_sec=0.1)
 
 
 def _qos(latched: bool) -> QoSProfile:

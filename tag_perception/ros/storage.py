@@ -153,7 +153,8 @@ class BagReader:
     def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
         """(topic, log time in ns, serialized message) by log time, of `topics` or of all."""
         chosen = [c for c in self._reader.connections if topics is None or c.topic in topics]
-        stream = self._reader.messages(chosen)
+        # To the library no connections mean all of them.
+        stream = iter(self._reader.messages(chosen) if chosen else ())
         while True:
             with self._naming_the_file():
                 entry = next(stream, None)
