@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from tqdm import tqdm
@@ -18,12 +18,13 @@ from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
 
 from tag_perception.core.geometry import OPTICAL_R_CAMERA, quaternion_from_rotation
 from tag_perception.core.structures import Camera, Objects3D
+from tag_perception.ros.compression import CameraImage, check_image
+from tag_perception.ros.frames import StaticTransforms
 from tag_perception.ros.mailbox import Counts
 from tag_perception.ros.messages import (
     DetectionsMessage,
     ImageMessage,
     Rejected,
-    check_image,
     to_camera_info,
 )
 from tag_perception.ros.outputs import LATCHED
@@ -119,9 +120,11 @@ def process_bag(
     stop = Stop() if stop is None else stop
     with BagReader(source) as reader, BagWriter(output, storage) as writer:
         stop.on_abandon(writer.close)
-        image_topic = reader.topic_of('sensor_msgs/msg/Image', image_topic)
+        config = config or PerceptionConfig()
+        kind = 'CompressedImage' if config.image_transport == 'compressed' else 'Image'
+        image_topic = reader.topic_of(f'sensor_msgs/msg/{kind}', image_topic)
         sink = _BagSink(writer, node, lazy)
-        pipeline = Pipeline(engine, config or PerceptionConfig(), sink)
+        pipeline = Pipeline(engine, config, sink, _static_transforms(reader))
         frames = _frames(reader, image_topic)
         total = reader.counts[image_topic]
         processed = rejected = 0
@@ -141,9 +144,20 @@ def process_bag(
     return Counts(processed + rejected, processed, 0, rejected)
 
 
-def _frames(reader: BagReader, image_topic: str) -> Iterator[tuple[int, Image, CameraInfo | None]]:
+def _static_transforms(reader: BagReader) -> StaticTransforms:
+    """What the whole bag says on /tf_static."""
+    transforms = StaticTransforms()
+    if reader.topics.get('/tf_static') == 'tf2_msgs/msg/TFMessage':
+        for topic, _, data in reader.messages({'/tf_static'}):
+            transforms.add(reader.decode(topic, data))
+    return transforms
+
+
+def _frames(
+    reader: BagReader, image_topic: str
+) -> Iterator[tuple[int, CameraImage, CameraInfo | None]]:
     """(log time, image, newest CameraInfo from the topic beside it) of every image."""
-    info_topic = f'{image_topic.rpartition("/")[0]}/camera_info'
+    info_topic = f'{image_topic.removesuffix("/compressed").rpartition("/")[0]}/camera_info'
     infos = reader.messages({info_topic}) if info_topic in reader.topics else iter(())
     # Frames before the first CameraInfo get that one: it came late, but it is theirs.
     info = next((reader.decode(topic, data) for topic, _, data in infos), None)

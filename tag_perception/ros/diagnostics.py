@@ -12,9 +12,13 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from std_msgs.msg import Header
 
+from tag_perception.ros.frames import TfInput
 from tag_perception.ros.inputs import CameraInput
 from tag_perception.ros.mailbox import Counts
+from tag_perception.ros.outputs import Publishers
+from tag_perception.ros.parameters import PerceptionConfig
 from tag_perception.runtime.engine import UNTRAINED, EngineStatus
 
 PERCENTILES = (50, 95, 99)
@@ -94,6 +98,25 @@ def engine_report(state: str, status: EngineStatus | None, problem: str | None) 
     return Report('engine', level, message or f'running on {status.device_name}', values)
 
 
+def input_reports(
+    camera: CameraInput, transforms: TfInput, settings: PerceptionConfig
+) -> list[Report]:
+    """Everything that the node needs from others."""
+    return [
+        input_report(camera, settings.stale_after_s),
+        transform_report(transforms, settings.target_frame),
+    ]
+
+
+def output_reports(camera: CameraInput, outputs: Publishers, latencies: Latencies) -> list[Report]:
+    """What becomes of the frames, how fast, and who cannot get the results."""
+    return [
+        frames_report(camera.mailbox.counts, latencies),
+        latency_report(latencies),
+        outputs_report(outputs.problems()),
+    ]
+
+
 def input_report(camera: CameraInput, stale_after_s: float) -> Report:
     """Whether images and calibration come, and which topic is missing or wrong."""
     state, message = camera.state(stale_after_s)
@@ -129,6 +152,30 @@ def latency_report(latencies: Latencies) -> Report:
     p50, p95, p99 = percentiles_ms['total']
     message = f'total p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms'
     return Report('latency', OK, message, values)
+
+
+def transform_report(transforms: TfInput, target_frame: str) -> Report:
+    """Whether boxes get to the frame they are wanted in."""
+    values = {'target_frame': target_frame, 'misses': transforms.misses}
+    if not target_frame:
+        return Report('transform', OK, 'outputs are in the frame of the image', values)
+    if transforms.missed is not None:
+        message = f'target_frame: {transforms.missed}: boxes dropped'
+        return Report('transform', WARN, message, values)
+    return Report('transform', OK, f'outputs are in {target_frame}', values)
+
+
+def outputs_report(problems: list[str]) -> Report:
+    """Subscribers that get nothing although they are there."""
+    message = '; '.join(problems) or 'every subscriber can be served'
+    return Report('outputs', WARN if problems else OK, message, {'problems': len(problems)})
+
+
+def to_latency(header: Header, stages_ms: Mapping[str, float]) -> DiagnosticArray:
+    """One frame's time by stage in milliseconds, up to publishing, and their sum `total`."""
+    values = {**stages_ms, 'total': sum(stages_ms.values())}
+    pairs = [KeyValue(key=f'{name}_ms', value=f'{value:.3f}') for name, value in values.items()]
+    return DiagnosticArray(header=header, status=[DiagnosticStatus(name='latency', values=pairs)])
 
 
 def start(node: Node, reports: Callable[[], list[Report]]) -> None:

@@ -96,14 +96,46 @@ class TfBuffer:
         self._listener.unregister()
 
 
-def listen(node: Node) -> tuple[Transforms, Callable[[], None]]:
-    """Start to listen to TF; the transforms, and what ends it."""
-    if tf2_ros is not None:
-        buffer = TfBuffer(node)
-        return buffer, buffer.close
-    static = StaticTransforms()
-    subscription = node.create_subscription(TFMessage, '/tf_static', static.add, STATIC_QOS)
-    return static, lambda: node.destroy_subscription(subscription)
+class TfInput:
+    """Listens to TF while the node is active, and counts what it could not tell."""
+
+    def __init__(self, node: Node) -> None:
+        self.misses = 0
+        """Lookups that failed so far."""
+        self.missed: str | None = None
+        """Why the last lookup failed, or None."""
+        self._node = node
+        self._source: Transforms = StaticTransforms()
+        self._close: Callable[[], object] = lambda: None
+
+    def open(self) -> None:
+        """Subscribe. What is static is sent again to every new subscriber."""
+        if tf2_ros is not None:
+            buffer = TfBuffer(self._node)
+            self._source, self._close = buffer, buffer.close
+            return
+        static = StaticTransforms()
+        subscription = self._node.create_subscription(
+            TFMessage, '/tf_static', static.add, STATIC_QOS
+        )
+        self._source = static
+        self._close = lambda: self._node.destroy_subscription(subscription)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._close()
+        self._close = lambda: None
+
+    def lookup(self, target: str, source: str, stamp: Time) -> np.ndarray:
+        """(4, 4) target_T_source at `stamp`. Raises NoTransform."""
+        try:
+            found = self._source.lookup(target, source, stamp)
+        except NoTransform as error:
+            self.misses += 1
+            self.missed = str(error)
+            raise
+        self.missed = None
+        return found
 
 
 def to_matrix(transform: Transform) -> np.ndarray:

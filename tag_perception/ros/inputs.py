@@ -6,14 +6,18 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from tag_perception.config import InputError
+from tag_perception.ros import doctor
+from tag_perception.ros.compression import CameraImage, check_image
 from tag_perception.ros.mailbox import Mailbox
-from tag_perception.ros.messages import Rejected, check_image
+from tag_perception.ros.messages import Rejected
+from tag_perception.ros.storage import type_name
 
 State = Literal['inactive', 'waiting_image', 'waiting_camera_info', 'ok', 'stale', 'rejected']
 
@@ -25,21 +29,39 @@ WARNING_PERIOD_S = 5.0
 class Arrival:
     """A frame in the mailbox."""
 
-    image: Image
+    image: CameraImage
     received_ns: int
     """System clock."""
     transport_ms: float
     """From the image's stamp to its arrival."""
 
-    def waited_ms(self) -> float:
-        """Time spent in the mailbox so far."""
-        return (time.time_ns() - self.received_ns) / 1e6
+    def stages_ms(self) -> dict[str, float]:
+        """What took time so far: the way here, and waiting in the mailbox."""
+        waited_ms = (time.time_ns() - self.received_ns) / 1e6
+        return {'transport': self.transport_ms, 'wait': waited_ms}
 
 
 def reason(error: Exception) -> str:
     """What to tell about an error: its text, and its kind unless it speaks for itself."""
     known = isinstance(error, (InputError, Rejected))
     return str(error) if known else f'{type(error).__name__}: {error}'
+
+
+class RateLimit:
+    """Lets frames through so that their mean rate stays below a limit."""
+
+    def __init__(self) -> None:
+        self._due_s = 0.0
+
+    def admits(self, now_s: float, max_rate_hz: float) -> bool:
+        """Whether a frame that comes now may pass; 0 Hz stands for no limit."""
+        if max_rate_hz <= 0:
+            return True
+        if now_s < self._due_s:
+            return False
+        # A frame that is late by less than a period does not delay the ones after it.
+        self._due_s = max(self._due_s + 1 / max_rate_hz, now_s)
+        return True
 
 
 class CameraInput:
@@ -51,34 +73,42 @@ class CameraInput:
         """The newest one. It belongs to the frame if its size is that of the image."""
         self.withheld: str | None = None
         """Why the last frame went out without detections, or None."""
+        self.max_rate_hz = 0.0
+        """Frames that come faster are superseded; 0: none."""
         self.image_topic = node.resolve_topic_name('image')
         self.info_topic = node.resolve_topic_name('camera_info')
         self._node = node
-        self._subscriptions: list[Any] = []
+        self._subscriptions: dict[str, Any] = {}
         self._last_image_s: float | None = None
         self._rejection: str | None = None
+        self._limit = RateLimit()
 
-    def open(self) -> None:
+    def open(self, transport: Literal['raw', 'compressed'] = 'raw') -> None:
         """Subscribe. Best effort and depth 1, so that the newest frame is the only one waiting."""
         self._last_image_s = self._rejection = self.withheld = None
-        callbacks: dict[str, tuple[Any, Any]] = {
-            'camera_info': (CameraInfo, self._on_info),
-            'image': (Image, self._on_image),
-        }
-        for topic, (kind, callback) in callbacks.items():
-            subscription = self._node.create_subscription(
-                kind,
-                topic,
-                callback,
-                QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
-            self._subscriptions.append(subscription)
+        self.image_topic = self._node.resolve_topic_name('image')
+        kind: type = Image
+        if transport == 'compressed':
+            self.image_topic, kind = f'{self.image_topic}/compressed', CompressedImage
+        self._subscribe('camera_info', CameraInfo, self.info_topic, self._on_info)
+        self._subscribe('image', kind, self.image_topic, self._on_image)
+
+    def _subscribe(self, name: str, kind: type, topic: str, callback: Any) -> None:
+        self._subscriptions[name] = self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda event: self._on_incompatible_qos(name)
+            ),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
 
     def close(self) -> None:
         """Unsubscribe: an inactive node costs nothing."""
         while self._subscriptions:
-            self._node.destroy_subscription(self._subscriptions.pop())
+            self._node.destroy_subscription(self._subscriptions.popitem()[1])
 
     def reject(self, error: Exception) -> None:
         """Remember and log why a frame could not be used."""
@@ -97,22 +127,36 @@ class CameraInput:
         if not self._subscriptions:
             return 'inactive', 'the node is not active'
         if self._last_image_s is None:
-            return 'waiting_image', f'no image on {self.image_topic} yet'
+            return 'waiting_image', f'no image on {self.image_topic} yet; {self._why("image")}'
         age_s = time.monotonic() - self._last_image_s
         if age_s > stale_after_s:
-            return 'stale', f'no image on {self.image_topic} for {age_s:.1f} s'
+            why = self._why('image')
+            return 'stale', f'no image on {self.image_topic} for {age_s:.1f} s; {why}'
         if self._rejection is not None:
             return 'rejected', f'{self.image_topic}: {self._rejection}'
         if self.info is None:
-            return 'waiting_camera_info', f'no message on {self.info_topic}: no detections'
+            why = self._why('camera_info')
+            return 'waiting_camera_info', f'no message on {self.info_topic}: no detections; {why}'
         if self.withheld is not None:
             return 'waiting_camera_info', f'{self.info_topic}: {self.withheld}: no detections'
         return 'ok', f'images on {self.image_topic}'
 
+    def _why(self, name: str) -> str:
+        """What is known about the silence of a subscription."""
+        subscription = self._subscriptions[name]
+        kind = type_name(subscription.msg_type)
+        ours = doctor.Subscribed(subscription.topic_name, kind, subscription.qos_profile, name)
+        return doctor.explain_silence(self._node, ours)
+
+    def _on_incompatible_qos(self, name: str) -> None:
+        if name in self._subscriptions:
+            topic = self._subscriptions[name].topic_name
+            self._node.get_logger().warning(f'{topic}: nothing arrives: {self._why(name)}')
+
     def _on_info(self, message: CameraInfo) -> None:
         self.info = message
 
-    def _on_image(self, message: Image, received: dict[str, int]) -> None:
+    def _on_image(self, message: CameraImage, received: dict[str, int]) -> None:
         now_ns = time.time_ns()
         self._last_image_s = time.monotonic()
         try:
@@ -121,10 +165,13 @@ class CameraInput:
             self.mailbox.reject()
             self.reject(error)
             return
+        if not self._limit.admits(self._last_image_s, self.max_rate_hz):
+            self.mailbox.skip()
+            return
         sent_ns = self._sent_ns(message, received)
         self.mailbox.put(Arrival(message, now_ns, (now_ns - sent_ns) / 1e6))
 
-    def _sent_ns(self, message: Image, received: dict[str, int]) -> int:
+    def _sent_ns(self, message: CameraImage, received: dict[str, int]) -> int:
         """The image's stamp; on simulated time, the moment at which it was published."""
         if self._node.get_parameter('use_sim_time').value:
             return received['source_timestamp']

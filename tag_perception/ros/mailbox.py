@@ -80,6 +80,11 @@ class Mailbox(Generic[Item]):
         with self._changed:
             self._count(received=1, rejected=1)
 
+    def skip(self) -> None:
+        """Count a frame that is passed over on arrival, as superseded."""
+        with self._changed:
+            self._count(received=1, superseded=1)
+
     def take(self) -> Item | None:
         """Wait for a frame and take it in hand; None once the mailbox is closed."""
         with self._changed:

@@ -11,7 +11,7 @@ from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.parameter import Parameter
 
 from tag_perception.ros import diagnostics, parameters, process
-from tag_perception.ros.diagnostics import Latencies, Report
+from tag_perception.ros.frames import TfInput
 from tag_perception.ros.inputs import Arrival, CameraInput, reason
 from tag_perception.ros.mailbox import Worker
 from tag_perception.ros.outputs import Publishers
@@ -28,12 +28,14 @@ class PerceptionNode(LifecycleNode):
         """Raises InputError for a parameter that is unknown or out of range."""
         super().__init__('perception', **options)
         self.config = parameters.declare(self)
-        self.camera = CameraInput(self)
+        self.camera, self.transforms = CameraInput(self), TfInput(self)
+        self.outputs = Publishers(self)
         self._build_engine = build_engine
         self._pipeline: Pipeline | None = None
         self._worker: Worker[Arrival] | None = None
         self._problem: str | None = None
-        self._latencies = Latencies(self.config.latency_window_s)
+        self._latencies = diagnostics.Latencies(self.config.latency_window_s)
+        self._apply(self.config)
         diagnostics.start(self, self._reports)
         self.add_on_set_parameters_callback(self._change_parameters)
 
@@ -92,51 +94,54 @@ class PerceptionNode(LifecycleNode):
         return Return.SUCCESS
 
     def _load(self) -> None:
-        publishers = Publishers(self)
         engine = self._build_engine(self.config.engine)
-        self._pipeline = Pipeline(engine, self.config, publishers)
-        publishers.open()
+        self._pipeline = Pipeline(engine, self.config, self.outputs, self.transforms)
+        self.outputs.open()
 
     def _unload(self) -> None:
-        if self._pipeline is not None:
-            self._pipeline.close()
-            self._pipeline = None
+        self.outputs.close()
+        self._pipeline = None
 
     def _start(self) -> None:
-        self.camera.open()
+        self.transforms.open()
+        self.camera.open(self.config.image_transport)
         self._worker = Worker(self.camera.mailbox, self._process, self.camera.reject)
 
     def _rest(self) -> None:
         self.camera.close()
+        self.transforms.close()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
 
     def _process(self, arrival: Arrival) -> None:
         assert self._pipeline is not None
-        stages_ms = {'transport': arrival.transport_ms, 'wait': arrival.waited_ms()}
-        result = self._pipeline(arrival.image, self.camera.info)
+        result = self._pipeline(arrival.image, self.camera.info, arrival.stages_ms())
         self.camera.accept(result.withheld)
-        self._latencies.add({**stages_ms, **result.stages_ms})
+        self._latencies.add(result.stages_ms)
 
     def _change_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        pipeline = self._pipeline
-        self.config, result = parameters.change(self.config, changes, pipeline is not None)
-        self._latencies.window_s = self.config.latency_window_s
-        if pipeline is not None:
-            pipeline.config = self.config
+        fault = None if self._pipeline is None else self._pipeline.fault
+        config, result = parameters.change(self.config, changes, fault)
+        self._apply(config)
         return result
+
+    def _apply(self, config: parameters.PerceptionConfig) -> None:
+        self.config = config
+        self.camera.max_rate_hz = config.max_rate_hz
+        self._latencies.window_s = config.latency_window_s
+        if self._pipeline is not None:
+            self._pipeline.config = config
 
     def _state(self) -> str:
         return self._state_machine.current_state[1]
 
-    def _reports(self) -> list[Report]:
-        status = None if self._pipeline is None else self._pipeline.status
+    def _reports(self) -> list[diagnostics.Report]:
+        status = self._pipeline and self._pipeline.status
         return [
             diagnostics.engine_report(self._state(), status, self._problem),
-            diagnostics.input_report(self.camera, self.config.stale_after_s),
-            diagnostics.frames_report(self.camera.mailbox.counts, self._latencies),
-            diagnostics.latency_report(self._latencies),
+            *diagnostics.input_reports(self.camera, self.transforms, self.config),
+            *diagnostics.output_reports(self.camera, self.outputs, self._latencies),
         ]
 
 

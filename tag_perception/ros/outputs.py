@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import OccupancyGrid
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
-from vision_msgs.msg import Detection3DArray, LabelInfo, VisionInfo
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo
 from visualization_msgs.msg import MarkerArray
+
+from tag_perception.ros import doctor
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Output:
 
 OUTPUTS = (
     Output('detections', Detection3DArray),
+    Output('detections_2d', Detection2DArray),
     Output('label_info', LabelInfo, latched=True),
     Output('semantic/image', Image),
     Output('semantic/camera_info', CameraInfo),
@@ -43,6 +49,10 @@ OUTPUTS = (
     Output('semantic/color', Image, lazy=True),
     Output('depth/color', Image, lazy=True),
     Output('markers', MarkerArray, lazy=True),
+    Output('consistency', Detection3DArray, lazy=True),
+    Output('points', PointCloud2, lazy=True),
+    Output('obstacles', OccupancyGrid, lazy=True),
+    Output('latency', DiagnosticArray),
     Output('vision_info', VisionInfo, latched=True),
 )
 """Every topic the node publishes, in the order in which a frame's messages go out.
@@ -68,12 +78,27 @@ class Publishers:
                 f'~/{output.topic}',
                 output.qos(),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=PublisherEventCallbacks(
+                    incompatible_qos=lambda event, topic=output.topic: self._warn(topic)
+                ),
             )
 
     def close(self) -> None:
         """Take the topics off the graph."""
         while self._publishers:
             self._node.destroy_lifecycle_publisher(self._publishers.popitem()[1])
+
+    def problems(self) -> list[str]:
+        """What keeps subscribers from getting anything, with the remedy."""
+        return [problem for topic in self._publishers for problem in self._problems(topic)]
+
+    def _problems(self, topic: str) -> list[str]:
+        publisher = self._publishers[topic]
+        return doctor.explain_subscribers(self._node, publisher.topic_name, publisher.qos_profile)
+
+    def _warn(self, topic: str) -> None:
+        for problem in self._problems(topic) if topic in self._publishers else ():
+            self._node.get_logger().warning(problem)
 
     def wanted(self, topic: str) -> bool:
         """Whether somebody subscribes to `topic`."""

@@ -8,10 +8,10 @@ import difflib
 import inspect
 import textwrap
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -25,9 +25,55 @@ from rclpy.parameter import Parameter
 
 from tag_perception import config
 from tag_perception.config import ConfigError, InputError
+from tag_perception.core.labels import DETECTION_CLASSES
+from tag_perception.core.occupancy import GridConfig
 from tag_perception.overlay import OverlayStyle
 from tag_perception.ros.messages import ClassIdFormat
+from tag_perception.ros.planning import PointsConfig
 from tag_perception.runtime.engine import EngineConfig
+
+
+@dataclass(frozen=True)
+class ScoreThresholds:
+    """By class, on top of `engine.score_threshold`; may change at run time."""
+
+    car: float = 0.0
+    """Cars with a lower score are dropped, 0 … 1."""
+    truck: float = 0.0
+    """Trucks with a lower score are dropped, 0 … 1."""
+    bus: float = 0.0
+    """Buses with a lower score are dropped, 0 … 1."""
+    train: float = 0.0
+    """Trains with a lower score are dropped, 0 … 1."""
+    motorcycle: float = 0.0
+    """Motorcycles with a lower score are dropped, 0 … 1."""
+    bicycle: float = 0.0
+    """Bicycles with a lower score are dropped, 0 … 1."""
+
+
+@dataclass(frozen=True)
+class OutputToggles:
+    """What is published at all. What is made on demand is free while nobody subscribes."""
+
+    detections: bool = True
+    """Publish ~/detections, ~/detections_2d, ~/consistency, ~/label_info and ~/markers."""
+    semantic: bool = True
+    """Publish ~/semantic/*."""
+    depth: bool = True
+    """Publish ~/depth/*."""
+    overlay: bool = True
+    """Publish ~/overlay."""
+    points: bool = True
+    """Publish ~/points."""
+    obstacles: bool = True
+    """Publish ~/obstacles."""
+
+    def allows(self, topic: str) -> bool:
+        """Whether `topic`, relative to the node, is to be published."""
+        group = topic.partition('/')[0]
+        if group in ('detections_2d', 'consistency', 'label_info', 'markers'):
+            group = 'detections'
+        return getattr(self, group, True)
 
 
 @dataclass(frozen=True)
@@ -36,25 +82,51 @@ class PerceptionConfig:
 
     autostart: bool = True
     """Configure and activate at start, without a lifecycle manager."""
+    image_transport: Literal['raw', 'compressed'] = 'raw'
+    """Subscribe to the image topic, or to its /compressed (JPEG, PNG)."""
+    rectified_input: bool = False
+    """Images come rectified (image_rect) although camera_info has a distortion: use its P."""
+    max_rate_hz: float = 0.0
+    """Process at most this many frames per second, Hz; 0: every frame there is time for."""
+    target_frame: str = ''
+    """TF frame of detections, markers and obstacles, e.g. base_link; empty: that of the image."""
     class_id_format: ClassIdFormat = 'name'
     """What detections carry as class_id: the class name, or the mask's train id as text."""
+    min_consistency: float = 0.0
+    """Boxes whose ~/consistency is lower are dropped, 0 … 1; 0: none."""
     stale_after_s: float = 1.0
     """Seconds without a frame after which diagnostics call the input stale."""
     latency_window_s: float = 10.0
     """Seconds that the rate and latency figures in diagnostics cover."""
     engine: EngineConfig = field(default_factory=EngineConfig)
+    score_thresholds: ScoreThresholds = field(default_factory=ScoreThresholds)
+    outputs: OutputToggles = field(default_factory=OutputToggles)
+    points: PointsConfig = field(default_factory=PointsConfig)
+    obstacles: GridConfig = field(default_factory=GridConfig)
     overlay: OverlayStyle = field(default_factory=OverlayStyle)
 
 
 RANGES: dict[str, tuple[float, float]] = {
+    'max_rate_hz': (0.0, 1000.0),
+    'min_consistency': (0.0, 1.0),
     'stale_after_s': (0.05, 3600.0),
     'latency_window_s': (1.0, 3600.0),
     'engine.score_threshold': (0.0, 1.0),
+    **{f'score_thresholds.{name}': (0.0, 1.0) for name in DETECTION_CLASSES},
+    'points.stride': (1, 64),
+    'obstacles.resolution_m': (0.05, 5.0),
+    'obstacles.ahead_m': (5.0, 200.0),
+    'obstacles.side_m': (2.0, 100.0),
+    'obstacles.min_height_m': (-5.0, 5.0),
+    'obstacles.max_height_m': (0.0, 20.0),
+    'obstacles.camera_height_m': (0.1, 10.0),
     'overlay.semantic_alpha': (0.0, 1.0),
     'overlay.depth_near_m': (0.1, 1000.0),
     'overlay.depth_far_m': (0.2, 10000.0),
 }
 """Allowed values of every numeric parameter, bounds included."""
+
+JSON_TYPES = {bool: 'boolean', int: 'integer', float: 'number', str: 'string'}
 
 OURS = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 """Names of parameters that belong to rclpy and not to this configuration."""
@@ -87,19 +159,28 @@ def from_values(values: dict[str, Any]) -> PerceptionConfig:
 
 
 def change(
-    current: PerceptionConfig, parameters: Iterable[Parameter], configured: bool
+    current: PerceptionConfig,
+    parameters: Iterable[Parameter],
+    fault: Callable[[PerceptionConfig], str | None] | None,
 ) -> tuple[PerceptionConfig, SetParametersResult]:
-    """The configuration after setting `parameters`, or `current` and the reason against it."""
+    """The configuration after setting `parameters`, or `current` and the reason against it.
+
+    `fault` tells what a configured node cannot do; None: the node is not configured.
+    """
     values = config.flatten(config.to_dict(current))
     changes = {p.name: p.value for p in parameters if p.name in values}
-    fixed = [name for name in changes if name.startswith('engine.')]
-    if configured and fixed:
+    fixed = [name for name in changes if _is_fixed(name)]
+    if fault is not None and fixed:
         reason = f'{fixed[0]} takes effect in configure: clean the node up first'
         return current, SetParametersResult(successful=False, reason=reason)
     try:
-        return from_values({**values, **changes}), SetParametersResult(successful=True)
+        changed = from_values({**values, **changes})
+        problem = fault(changed) if fault is not None else None
+        if problem is not None:
+            raise ConfigError(problem)
     except InputError as error:
         return current, SetParametersResult(successful=False, reason=str(error))
+    return changed, SetParametersResult(successful=True)
 
 
 def descriptor(name: str) -> ParameterDescriptor:
@@ -112,7 +193,7 @@ def descriptor(name: str) -> ParameterDescriptor:
         additional_constraints=f'one of {", ".join(choices)}' if choices else '',
         read_only=name == 'autostart',
     )
-    if name.startswith('engine.'):
+    if _is_fixed(name):
         result.additional_constraints += '; ' if choices else ''
         result.additional_constraints += 'fixed while the node is configured'
     if name in RANGES:
@@ -122,6 +203,43 @@ def descriptor(name: str) -> ParameterDescriptor:
         else:
             result.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     return result
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a parameter file: types, ranges, choices, defaults and descriptions."""
+    root: dict[str, Any] = {'type': 'object', 'additionalProperties': False, 'properties': {}}
+    for name, default in config.flatten(config.to_dict(PerceptionConfig())).items():
+        *parents, leaf = name.split('.')
+        node = root
+        for parent in parents:
+            empty = {'type': 'object', 'additionalProperties': False, 'properties': {}}
+            node = node['properties'].setdefault(parent, empty)
+        hint, description = _fields()[name]
+        entry: dict[str, Any] = {
+            'type': JSON_TYPES[type(default)],
+            'default': default,
+            'description': description,
+        }
+        if typing.get_origin(hint) is Literal:
+            entry['enum'] = list(typing.get_args(hint))
+        if name in RANGES:
+            entry['minimum'], entry['maximum'] = RANGES[name]
+        node['properties'][leaf] = entry
+    # Parameters that belong to rclpy (use_sim_time, qos_overrides) may stand beside ours.
+    root['additionalProperties'] = True
+    wrapped = {'type': 'object', 'required': ['ros__parameters'], 'properties': {}}
+    wrapped['properties'] = {'ros__parameters': root}
+    return {
+        '$schema': 'https://json-schema.org/draft/2020-12/schema',
+        'title': 'Parameters of tag_perception/perception_node',
+        'type': 'object',
+        'additionalProperties': wrapped,
+    }
+
+
+def _is_fixed(name: str) -> bool:
+    """Whether a parameter is read in configure only."""
+    return name.startswith('engine.') or name == 'image_transport'
 
 
 @cache

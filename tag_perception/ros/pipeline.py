@@ -5,20 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
+import torch
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
+from torch import Tensor
 
+from tag_perception.config import InputError
+from tag_perception.core.consistency import consistency
+from tag_perception.core.labels import DETECTION_CLASSES
+from tag_perception.core.occupancy import occupancy
 from tag_perception.core.structures import Camera, Scene
 from tag_perception.overlay import color_depth, color_semantic, draw_scene
-from tag_perception.ros import messages
+from tag_perception.ros import compression, diagnostics, messages
+from tag_perception.ros.calibration import Calibration, Seen
+from tag_perception.ros.compression import CameraImage
+from tag_perception.ros.frames import NoTransform, StaticTransforms, Transforms
 from tag_perception.ros.markers import to_markers
-from tag_perception.ros.messages import DetectionsMessage, ImageMessage
+from tag_perception.ros.messages import OPTICAL_T_CAMERA, DetectionsMessage, ImageMessage
 from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.parameters import PerceptionConfig
+from tag_perception.ros.planning import GridMessage, PointsMessage
+from tag_perception.ros.rectangles import RectanglesMessage
 from tag_perception.runtime.engine import EngineStatus
 
 
@@ -54,16 +65,42 @@ class Result:
     stages_ms: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Frame:
+    """One processed image and where its boxes go; what the outputs are filled from."""
+
+    header: Header
+    seen: Seen
+    scene: Scene
+    consistency: Tensor | None
+    """(N,) agreement of the tasks on each box; None where nobody wants it or it is unknown."""
+    placed: Header
+    """Header of what is placed in space: that of the image, or in `target_frame`."""
+    placed_T_camera: np.ndarray | None
+    """(4, 4) from C to the frame of `placed`; None where the transform is missing."""
+
+
 class Pipeline:
     """Converts, infers and converts back; keeps the output messages from frame to frame."""
 
-    def __init__(self, engine: Engine, config: PerceptionConfig, sink: Sink) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        config: PerceptionConfig,
+        sink: Sink,
+        transforms: Transforms | None = None,
+    ) -> None:
+        """Raises InputError where the network cannot do what `config` asks for."""
         self.config = config
         """May be replaced between two frames."""
         self.status = engine.status
         self._engine = engine
         self._sink = sink
-        self._detections = DetectionsMessage()
+        self._transforms = StaticTransforms() if transforms is None else transforms
+        self._calibration = Calibration()
+        self._detections, self._agreements = DetectionsMessage(), DetectionsMessage()
+        self._rectangles = RectanglesMessage()
+        self._points, self._grid = PointsMessage(), GridMessage()
         self._images = {
             'semantic/image': ImageMessage('mono8', np.uint8, 1),
             'depth/image': ImageMessage('32FC1', np.float32, 1),
@@ -74,18 +111,40 @@ class Pipeline:
         self._semantic_labels = messages.semantic_labels()
         self._detection_labels = messages.detection_labels(config.engine.score_threshold)
         self._vision_info = messages.vision_info(engine.status, 'label_info')
+        fault = self.fault(config)
+        if fault is not None:
+            raise InputError(fault)
 
-    def __call__(self, image: Image, info: CameraInfo | None) -> Result:
-        """Publish every output of one checked image, in the order of OUTPUTS. Raises Rejected."""
-        result = Result()
+    def fault(self, config: PerceptionConfig) -> str | None:
+        """What `config` asks for and the network cannot do, or None."""
+        missing = {'semantic', 'depth', 'detection3d'} - set(self.status.network.tasks)
+        if config.min_consistency > 0 and missing:
+            return (
+                f'min_consistency needs a network with {", ".join(sorted(missing))}; set it to 0'
+            )
+        return None
+
+    def __call__(
+        self,
+        image: CameraImage,
+        info: CameraInfo | None,
+        waited_ms: dict[str, float] | None = None,
+    ) -> Result:
+        """Publish every output of one checked image, in the order of OUTPUTS. Raises Rejected.
+
+        `waited_ms`: stages that are over already.
+        """
+        result, config = Result(stages_ms=dict(waited_ms or {})), self.config
         with _timed(result, 'convert'):
-            pixels = messages.to_rgb(image)
-            camera, result.withheld = usable_camera(info, image)
-        scene = self._engine(pixels, camera)
+            pixels = compression.to_rgb(image)
+            seen = self._calibration.apply(pixels, info, config.rectified_input)
+            result.withheld = seen.withheld
+        scene = seen.finish(self._engine(seen.pixels, seen.camera))
         result.stages_ms.update(self._engine.stages_ms)
         with _timed(result, 'fill'):
-            outputs = self._fill(image.header, scene, info if camera else None)
-            outputs.update(self._fill_lazy(image.header, pixels, scene, camera))
+            frame = self._place(image.header, seen, scene, config)
+            outputs = {**self._fill(frame, config), **self._fill_lazy(frame, config)}
+        outputs['latency'] = diagnostics.to_latency(image.header, result.stages_ms)
         with _timed(result, 'publish'):
             for output in OUTPUTS:
                 if output.topic in outputs:
@@ -96,61 +155,121 @@ class Pipeline:
         """Close the sink."""
         self._sink.close()
 
-    def _fill(self, header: Header, scene: Scene, info: CameraInfo | None) -> dict[str, Any]:
+    def _place(self, header: Header, seen: Seen, scene: Scene, config: PerceptionConfig) -> Frame:
+        """Choose the boxes to report, and find the way to the frame to report them in."""
+        scene, agreement = self._select(scene, seen.camera, config)
+        if not config.target_frame:
+            return Frame(header, seen, scene, agreement, header, OPTICAL_T_CAMERA)
+        placed = Header(stamp=header.stamp, frame_id=config.target_frame)
+        try:
+            pose = self._transforms.lookup(config.target_frame, header.frame_id, header.stamp)
+        except NoTransform:
+            return Frame(header, seen, scene, agreement, placed, None)
+        return Frame(header, seen, scene, agreement, placed, pose @ OPTICAL_T_CAMERA)
+
+    def _select(
+        self, scene: Scene, camera: Camera | None, config: PerceptionConfig
+    ) -> tuple[Scene, Tensor | None]:
+        """Only boxes above the thresholds, and their consistency if it is wanted."""
+        boxes = scene.detection3d
+        if boxes is None or camera is None:
+            return scene, None
+        limits = torch.tensor([getattr(config.score_thresholds, n) for n in DETECTION_CLASSES])
+        scene = replace(scene, detection3d=boxes[boxes.score >= limits[boxes.class_id]])
+        if not config.min_consistency and not self._wanted('consistency', config):
+            return scene, None
+        agreement = consistency(scene, camera)
+        if agreement is None:
+            return scene, None
+        kept = agreement >= config.min_consistency
+        assert scene.detection3d is not None
+        return replace(scene, detection3d=scene.detection3d[kept]), agreement[kept]
+
+    def _fill(self, frame: Frame, config: PerceptionConfig) -> dict[str, Any]:
+        """The outputs that are always made."""
+        scene, header, allows = frame.scene, frame.header, config.outputs.allows
         outputs: dict[str, Any] = {'vision_info': self._vision_info}
-        if scene.detection3d is not None:
-            outputs['detections'] = self._detections.fill(
-                header, scene.detection3d, self.config.class_id_format
-            )
+        if scene.detection3d is not None and allows('detections'):
+            boxes, ids = scene.detection3d, config.class_id_format
+            if frame.placed_T_camera is not None:
+                outputs['detections'] = self._detections.fill(
+                    frame.placed, boxes, ids, frame.placed_T_camera
+                )
+            outputs['detections_2d'] = self._rectangles.fill(header, boxes, ids)
             outputs['label_info'] = self._detection_labels
         for task, pixels in (('semantic', scene.semantic), ('depth', scene.depth)):
-            if pixels is not None:
+            if pixels is not None and allows(task):
                 topic = f'{task}/image'
                 outputs[topic] = self._images[topic].fill(header, pixels.numpy())
-                if info is not None:
-                    outputs[f'{task}/camera_info'] = messages.with_header(info, header)
-        if scene.semantic is not None:
+                if frame.seen.describe is not None:
+                    outputs[f'{task}/camera_info'] = frame.seen.describe(header)
+        if scene.semantic is not None and allows('semantic'):
             outputs['semantic/label_info'] = self._semantic_labels
         for topic in ('vision_info', 'label_info', 'semantic/label_info'):
             if topic in outputs:
                 outputs[topic].header = header
         return outputs
 
-    def _fill_lazy(
-        self, header: Header, pixels: np.ndarray, scene: Scene, camera: Camera | None
-    ) -> dict[str, Any]:
-        style, wanted = self.config.overlay, self._sink.wanted
-        outputs: dict[str, Any] = {}
-        if wanted('markers') and scene.detection3d is not None:
-            outputs['markers'] = to_markers(header, scene.detection3d)
-        drawings: dict[str, Callable[[], np.ndarray]] = {
-            'overlay': lambda: draw_scene(pixels, scene, camera, style)
+    def _fill_lazy(self, frame: Frame, config: PerceptionConfig) -> dict[str, Any]:
+        """The outputs that somebody has asked for."""
+        makers: dict[str, Callable[[], Any]] = {
+            **self._spatial(frame, config),
+            **{
+                topic: lambda topic=topic, draw=draw: self._images[topic].fill(
+                    frame.header, draw()
+                )
+                for topic, draw in _drawings(frame, config).items()
+            },
         }
-        if scene.semantic is not None:
-            mask = scene.semantic.numpy()
-            drawings['semantic/color'] = lambda: color_semantic(mask)
-        if scene.depth is not None:
-            depth_m = scene.depth.numpy()
-            near_m, far_m = style.depth_near_m, style.depth_far_m
-            drawings['depth/color'] = lambda: color_depth(depth_m, near_m, far_m)
-        for topic, draw in drawings.items():
-            if wanted(topic):
-                outputs[topic] = self._images[topic].fill(header, draw())
-        return outputs
+        return {topic: make() for topic, make in makers.items() if self._wanted(topic, config)}
 
-
-def usable_camera(info: CameraInfo | None, image: Image) -> tuple[Camera | None, str | None]:
-    """The calibration of `image` and None, or None and why it cannot place boxes."""
-    if info is None:
-        return None, 'no camera_info yet'
-    camera = messages.to_camera(info)
-    if (camera.width, camera.height) != (image.width, image.height):
-        return None, (
-            f'camera_info is for {camera.width}×{camera.height}, '
-            f'the image is {image.width}×{image.height}'
+    def _spatial(self, frame: Frame, config: PerceptionConfig) -> dict[str, Callable[[], Any]]:
+        """What makes each output that lies in space, as far as there is what it needs."""
+        scene, camera, pose = frame.scene, frame.seen.camera, frame.placed_T_camera
+        makers: dict[str, Callable[[], Any]] = {}
+        boxes, ids = scene.detection3d, config.class_id_format
+        if boxes is not None and pose is not None:
+            makers['markers'] = lambda: to_markers(frame.placed, boxes, pose)
+            if frame.consistency is not None:
+                rated = replace(boxes, score=frame.consistency)
+                makers['consistency'] = lambda: self._agreements.fill(
+                    frame.placed, rated, ids, pose
+                )
+        if camera is None or scene.depth is None:
+            return makers
+        depth_m, semantic = scene.depth.numpy(), scene.semantic
+        mask = None if semantic is None else semantic.numpy()
+        makers['points'] = lambda: self._points.fill(
+            frame.header, frame.seen.pixels, depth_m, mask, camera, config.points.stride
         )
-    fault = camera.fault()
-    return (camera, None) if fault is None else (None, f'camera_info: {fault}')
+        if semantic is not None and pose is not None:
+            in_target = pose if config.target_frame else None
+            makers['obstacles'] = lambda: self._grid.fill(
+                frame.placed,
+                occupancy(scene, camera, config.obstacles, in_target),
+                config.obstacles,
+                optical=in_target is None,
+            )
+        return makers
+
+    def _wanted(self, topic: str, config: PerceptionConfig) -> bool:
+        return config.outputs.allows(topic) and self._sink.wanted(topic)
+
+
+def _drawings(frame: Frame, config: PerceptionConfig) -> dict[str, Callable[[], np.ndarray]]:
+    """What draws each picture, as far as the scene has what it shows."""
+    style, scene, seen = config.overlay, frame.scene, frame.seen
+    drawings: dict[str, Callable[[], np.ndarray]] = {
+        'overlay': lambda: draw_scene(seen.pixels, scene, seen.camera, style)
+    }
+    if scene.semantic is not None:
+        mask = scene.semantic.numpy()
+        drawings['semantic/color'] = lambda: color_semantic(mask)
+    if scene.depth is not None:
+        depth_m = scene.depth.numpy()
+        near_m, far_m = style.depth_near_m, style.depth_far_m
+        drawings['depth/color'] = lambda: color_depth(depth_m, near_m, far_m)
+    return drawings
 
 
 @contextmanager

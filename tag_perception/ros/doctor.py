@@ -1,0 +1,97 @@
+"""Why does nothing come? Which publisher, which QoS policy, and the argument that fixes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+
+@dataclass(frozen=True)
+class Subscribed:
+    """One of our subscriptions, as far as its silence can be explained."""
+
+    topic: str
+    """Fully qualified."""
+    kind: str
+    """Its type, e.g. sensor_msgs/msg/Image."""
+    qos: QoSProfile
+    argument: str
+    """Argument of the launch files that names the topic: image or camera_info."""
+
+
+def explain_silence(node: Node, ours: Subscribed) -> str:
+    """What is known about the publishers of a topic on which nothing arrives."""
+    publishers = node.get_publishers_info_by_topic(ours.topic)
+    if not publishers:
+        return _explain_absence(node, ours)
+    for publisher in publishers:
+        name = endpoint_name(publisher)
+        if publisher.topic_type != ours.kind:
+            return f'publisher {name} sends {publisher.topic_type} there, not {ours.kind}'
+        policy = mismatch(publisher.qos_profile, ours.qos)
+        if policy == 'reliability':
+            return (
+                f'publisher {name} offers reliability best_effort, this node asks for reliable: '
+                f'launch with {ours.argument}_reliability:=best_effort, or set '
+                f'qos_overrides.{ours.topic}.subscription.reliability:=best_effort'
+            )
+    names = ', '.join(sorted({endpoint_name(publisher) for publisher in publishers}))
+    return f'publisher {names} matches, but sends nothing'
+
+
+def explain_subscribers(node: Node, topic: str, offered: QoSProfile) -> list[str]:
+    """One sentence for every subscriber of our `topic` that gets nothing because of QoS."""
+    sentences = []
+    for subscriber in node.get_subscriptions_info_by_topic(topic):
+        policy = mismatch(offered, subscriber.qos_profile)
+        name = endpoint_name(subscriber)
+        if policy == 'reliability':
+            sentences.append(
+                f'subscriber {name} of {topic} asks for reliability reliable, this node offers '
+                f'best_effort: set qos_overrides.{topic}.publisher.reliability:=reliable'
+            )
+        elif policy == 'durability':
+            sentences.append(
+                f'subscriber {name} of {topic} asks for durability transient_local, this node '
+                'offers volatile: subscribe with volatile'
+            )
+    return sentences
+
+
+def mismatch(offered: QoSProfile, asked: QoSProfile) -> str | None:
+    """The policy that keeps a publisher and a subscriber apart; of those that occur with us."""
+    best_effort, reliable = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
+    if (offered.reliability, asked.reliability) == (best_effort, reliable):
+        return 'reliability'
+    volatile, latched = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
+    if (offered.durability, asked.durability) == (volatile, latched):
+        return 'durability'
+    return None
+
+
+def endpoint_name(endpoint: TopicEndpointInfo) -> str:
+    """/namespace/node of a publisher or subscriber."""
+    return f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'
+
+
+def _explain_absence(node: Node, ours: Subscribed) -> str:
+    """There is no publisher; perhaps there is one next door."""
+    there = {
+        topic: kinds for topic, kinds in node.get_topic_names_and_types()
+        if node.count_publishers(topic)
+    }  # fmt: skip
+    other = ours.topic.removesuffix('/compressed')
+    transport = 'raw'
+    if other == ours.topic:
+        other, transport = f'{ours.topic}/compressed', 'compressed'
+    if ours.argument == 'image' and other in there:
+        return f'no publisher, but one of {other}: launch with image_transport:={transport}'
+    own = f'{node.get_fully_qualified_name()}/'
+    near = [t for t, kinds in there.items() if ours.kind in kinds and not t.startswith(own)]
+    if near:
+        value = near[0].removesuffix('/compressed')
+        return f'no publisher, but one of {near[0]}: launch with {ours.argument}:={value}'
+    return 'no publisher'
