@@ -2,7 +2,7 @@
 
 The node and the recorder are processes of their own; this one plays, and watches /diagnostics for
 what the node says of itself. What it leaves behind: input.mcap, output.mcap, overlay.mp4,
-overlay.png, summary.json and the logs of the two processes.
+overlay.png, summary.json, and logs and parameters of the two processes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -66,7 +67,7 @@ class Demo:
         with Children() as children, session.client('demo') as ros:
             stop.on_abandon(children.interrupt)
             _say('2/4  the node loads its network, the recorder waits for it')
-            arguments = node_arguments(self.parameters, images)
+            arguments = node_arguments(self.parameters, images, self.out / 'node.yaml')
             node = children.start('the perception node', arguments, self.out / 'node.log')
             record = ['record-bag', str(recording), '--node', NODE]
             recorder = children.start('the recorder', record, self.out / 'recorder.log')
@@ -196,13 +197,16 @@ def image_topic(source: Path) -> str:
         return topic
 
 
-def node_arguments(parameters: dict[str, Any], images: str) -> list[str]:
-    """The verb and its ROS arguments: the bag's topics and clock, and the parameters given."""
+def node_arguments(parameters: dict[str, Any], images: str, file: Path) -> list[str]:
+    """The verb and its ROS arguments for a bag's topics; writes the parameters to `file`."""
     info = f'{images.rpartition("/")[0]}/camera_info'
-    arguments = ['node', '--ros-args', '-r', f'image:={images}', '-r', f'camera_info:={info}']
-    for name, value in {**OWN_PARAMETERS, **parameters}.items():
-        arguments += ['-p', f'{name}:={json.dumps(value)}']
-    return arguments
+    # Lockstep shows every frame, so here the input is reliable: best effort may lose what is sent
+    # before the node has matched the player.
+    reliable = {f'qos_overrides.{t}.subscription.reliability': 'reliable' for t in (images, info)}
+    values = {**OWN_PARAMETERS, **reliable, **parameters}
+    file.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+    remaps = ['-r', f'image:={images}', '-r', f'camera_info:={info}']
+    return ['node', '--ros-args', '--params-file', str(file), *remaps]
 
 
 def summarize(
