@@ -18,9 +18,9 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
-from vision_msgs.msg import VisionInfo
 
 from tag_perception.config import InputError
+from tag_perception.ros.answers import Answers
 from tag_perception.ros.process import Stop
 from tag_perception.ros.storage import BagReader, message_class
 
@@ -34,8 +34,12 @@ SETTLING_S = 0.3
 """We know of the subscriber; until it knows of us too, it would drop what we send."""
 START_S = 120.0
 """How long lockstep waits for the node: loading and warming up takes its time."""
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 """How long lockstep waits for the results of one frame."""
+LATE_S = 1.0
+"""How much later than the node's counts its results may arrive."""
+RESENDS = 3
+"""How often an image is sent again that the node never got."""
 
 
 @dataclass(frozen=True)
@@ -99,23 +103,20 @@ class _Player:
         if playback.clock:
             self._clock = node.create_publisher(Clock, '/clock', 1)
         self._image_topic: str | None = None
-        self._answered: set[bytes] = set()
+        self._answers: Answers | None = None
         if playback.lockstep is not None:
             self._image_topic = reader.topic_of(IMAGE, playback.images)
-            self._answers = node.create_subscription(
-                VisionInfo, f'{playback.lockstep}/vision_info', self._on_answer, 10, raw=True
-            )
+            self._answers = Answers(node, playback.lockstep)
 
     def wait_for_subscribers(self) -> None:
         """Let discovery finish: what is sent before it is lost."""
-        if self._image_topic is None:
+        answers = self._answers
+        if answers is None or self._image_topic is None:
             publishers = self._publishers.values()
             self._spin_until(lambda: all(map(_subscribed, publishers)), MATCHING_S)
         else:
             image = self._publishers[self._image_topic]
-            if not self._spin_until(
-                lambda: _subscribed(image) and self._answers.get_publisher_count() > 0, START_S
-            ):
+            if not self._spin_until(lambda: _subscribed(image) and answers.connected(), START_S):
                 raise InputError(
                     f'no active node {self._playback.lockstep} subscribes to {self._image_topic} '
                     f'({START_S:g} s waited)'
@@ -130,14 +131,17 @@ class _Player:
             self._sleep_until(begin_s, first_ns, stamp_ns)
             if self._stop.is_set():
                 return
-            self._publishers[topic].publish(bytes(data))
+            if topic == self._image_topic and self._answers is not None:
+                self._send_in_lockstep(self._publishers[topic], bytes(data), self._answers)
+            else:
+                self._publishers[topic].publish(bytes(data))
             self.played.messages[topic] = self.played.messages.get(topic, 0) + 1
             bar.update()
-            if topic == self._image_topic:
-                self._await_answer(_stamp(data))
 
     def close(self) -> None:
         """Give the node back."""
+        if self._answers is not None:
+            self._answers.close()
         self._executor.remove_node(self._node)
         self._executor.shutdown()
 
@@ -158,14 +162,20 @@ class _Player:
             message.clock.sec, message.clock.nanosec = divmod(now_ns, 10**9)
             self._clock.publish(message)
 
-    def _await_answer(self, stamp: bytes) -> None:
-        if not self._spin_until(lambda: stamp in self._answered, ANSWER_S):
+    def _send_in_lockstep(self, images: Publisher, data: bytes, answers: Answers) -> None:
+        """Publish an image and wait for its results; send it again if the node never got it."""
+        answers.expect(data)
+        images.publish(data)
+        self._spin_until(lambda: answers.fate() != 'unknown', ANSWER_S)
+        for _ in range(RESENDS):
+            if answers.fate() != 'lost' or self._stop.is_set():
+                break
+            answers.again()
+            images.publish(data)
+            self._spin_until(lambda: answers.fate() != 'unknown', ANSWER_S)
+        if not self._spin_until(lambda: answers.fate() == 'answered', LATE_S):
             self.played.unanswered += 1
-            log.warning('no results for an image within %g s', ANSWER_S)
-        self._answered.clear()
-
-    def _on_answer(self, data: bytes) -> None:
-        self._answered.add(_stamp(data))
+            log.warning('no results for an image: rejected, lost, or slower than %g s', ANSWER_S)
 
     def _spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Run callbacks until the condition holds, `stop` is set, or (False) time is up."""
@@ -197,8 +207,3 @@ class _Player:
 
 def _subscribed(publisher: Publisher) -> bool:
     return publisher.get_subscription_count() > 0
-
-
-def _stamp(data: bytes) -> bytes:
-    """Seconds and nanoseconds of a serialized message that begins with a header."""
-    return bytes(data[4:12])

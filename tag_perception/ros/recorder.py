@@ -51,7 +51,11 @@ def record_bag(
         with tqdm(desc='record-bag', unit='message', disable=not progress) as bar:
 
             def write(topic: str, kind: type, latched: bool, data: bytes) -> None:
-                writer.write_bytes(topic, type_name(kind), data, _log_time_ns(data), latched)
+                stamp_ns = _stamp_ns(data)
+                if not stamp_ns and kind is DiagnosticArray:
+                    return  # simulated time has not begun: there is no time to log it at
+                stamp_ns = stamp_ns or time.time_ns()
+                writer.write_bytes(topic, type_name(kind), data, stamp_ns, latched)
                 bar.update()
 
             topics = {
@@ -94,7 +98,7 @@ def _qos(latched: bool) -> QoSProfile:
     return QoSProfile(depth=DEPTH)
 
 
-def _log_time_ns(data: bytes) -> int:
-    """Stamp of a serialized message that begins with a header; now, if the stamp is empty."""
+def _stamp_ns(data: bytes) -> int:
+    """Stamp of a serialized message that begins with a header."""
     seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
-    return seconds * 10**9 + nanoseconds or time.time_ns()
+    return seconds * 10**9 + nanoseconds
