@@ -115,6 +115,8 @@ def project(polygons: Polygons, lens: Lens, atlas: Atlas) -> Planes:
     two_sided = atlas.cutout.index_select(0, polygons.texture) | (polygons.kind == SHADOW)
     visible = _in_view(corner, lens) & (two_sided | (distance < 0)) & (distance != 0)
     keep = visible.nonzero()[:, 0]
+    if len(keep) == 0:  # one polygon without rows saves every later step the special case
+        keep = keep.new_zeros(1)
     polygons = polygons.select(keep)
     corner = tuple(c.index_select(1, keep) for c in corner)  # type: ignore[assignment]
     normal = tuple(n.index_select(0, keep) for n in normal)  # type: ignore[assignment]
@@ -127,10 +129,11 @@ def project(polygons: Polygons, lens: Lens, atlas: Atlas) -> Planes:
     inverse = lens.to_pixel(*(n / distance for n in normal))
     along, up, density = _texture_axes(polygons, corner, lens, atlas)
     reach = (distance.abs() / length).clamp_min(1e-3)
+    rows = _rows(corner, lens) * visible.index_select(0, keep)
     detail = torch.log2(density * torch.rsqrt(reach)) - math.log2(lens.fx)
     return Planes(
         polygons, torch.stack(world), torch.stack(inverse), along, up, detail,
-        _edges(corner, facing, lens), _rows(corner, lens),
+        _edges(corner, facing, lens), rows,
     )  # fmt: skip
 
 
