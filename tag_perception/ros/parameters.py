@@ -153,8 +153,9 @@ def declare(node: Node) -> PerceptionConfig:
 def from_values(values: dict[str, Any]) -> PerceptionConfig:
     """The configuration of dotted names and values; raises InputError with the allowed values."""
     for name, (low, high) in RANGES.items():
-        if name in values and not low <= values[name] <= high:  # also false for NaN
-            raise ConfigError(f'{name} = {values[name]} is outside {low:g} … {high:g}')
+        value = values.get(name, low)
+        if not isinstance(value, (int, float)) or not low <= value <= high:  # nor is NaN inside
+            raise ConfigError(f'{name} = {value!r} is outside {low:g} … {high:g}')
     return config.from_dict(PerceptionConfig, config.unflatten(values))
 
 

@@ -69,11 +69,21 @@ def serve(
 
 
 def spin(node: Node, stop: Stop) -> None:
-    """Run the node's callbacks on this thread until `stop`."""
+    """Run the node's callbacks on this thread until `stop`.
+
+    What they raise is logged: rclpy itself raises on service requests that make no sense, such as
+    a parameter of no known type, and no peer may end the node.
+    """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not stop.is_set():
-        executor.spin_once(timeout_sec=POLL_S)
+        try:
+            executor.spin_once(timeout_sec=POLL_S)
+        except Exception as error:
+            if not rclpy.ok():
+                raise
+            text = f'a callback failed: {type(error).__name__}: {error}'
+            node.get_logger().error(text, throttle_duration_sec=1.0)
     executor.remove_node(node)
     executor.shutdown()
 

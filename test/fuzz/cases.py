@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tag_perception.config import InputError
@@ -43,7 +44,7 @@ def cases(count: int) -> Callable[[Callable], Callable]:
                 faulthandler.cancel_dump_traceback_later()
 
         test.hypothesis.inner_test = watched
-        return settings(
+        run = settings(
             max_examples=count * SCALE,
             deadline=None,
             derandomize=SCALE == 1,
@@ -51,13 +52,14 @@ def cases(count: int) -> Callable[[Callable], Callable]:
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         )(test)
+        return pytest.mark.fuzz(run)
 
     return decorate
 
 
-def assert_one_line(error: InputError, path: Path) -> None:
-    """A refusal is one line that begins with the file."""
-    assert str(error).startswith(f'{path}: '), error
+def assert_one_line(error: InputError, path: Path | None = None) -> None:
+    """A refusal is one line, which begins with the file if it is about one."""
+    assert path is None or str(error).startswith(f'{path}: '), error
     assert '\n' not in str(error), error
 
 
