@@ -23,6 +23,8 @@ State = Literal['inactive', 'waiting_image', 'waiting_camera_info', 'ok', 'stale
 
 WARNING_PERIOD_S = 5.0
 """Between two warnings of the same kind in the log."""
+FOREIGN_NS = 600 * 10**9
+"""Stamps this far from the system clock were not made with it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class RateLimit:
         if now_s < self._due_s:
             return False
         # A frame that is late by less than a period does not delay the ones after it.
-        self._due_s = max(self._due_s + 1 / max_rate_hz, now_s)
+        period_s = 1 / max_rate_hz
+        since_s = self._due_s if now_s - self._due_s < period_s else now_s
+        self._due_s = since_s + period_s
         return True
 
 
@@ -81,6 +85,7 @@ class CameraInput:
         self._subscriptions: dict[str, Any] = {}
         self._last_image_s: float | None = None
         self._rejection: str | None = None
+        self._foreign_stamps = False
         self._limit = RateLimit()
 
     def open(self, transport: Literal['raw', 'compressed'] = 'raw') -> None:
@@ -139,6 +144,8 @@ class CameraInput:
             return 'waiting_camera_info', f'no message on {self.info_topic}: no detections; {why}'
         if self.withheld is not None:
             return 'waiting_camera_info', f'{self.info_topic}: {self.withheld}: no detections'
+        if self._foreign_stamps:
+            return 'ok', f'stamps on {self.image_topic} are of another clock: set use_sim_time?'
         return 'ok', f'images on {self.image_topic}'
 
     def _why(self, name: str) -> str:
@@ -172,8 +179,9 @@ class CameraInput:
         self.mailbox.put(Arrival(message, now_ns, (now_ns - sent_ns) / 1e6))
 
     def _sent_ns(self, message: CameraImage, received: dict[str, int]) -> int:
-        """The image's stamp; on simulated time, the moment at which it was published."""
-        if self._node.get_parameter('use_sim_time').value:
-            return received['source_timestamp']
-        stamp = message.header.stamp
-        return stamp.sec * 10**9 + stamp.nanosec
+        """The image's stamp or, if that is of another clock, when the image was published."""
+        stamp, published_ns = message.header.stamp, received['source_timestamp']
+        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+        simulated = self._node.get_parameter('use_sim_time').value
+        self._foreign_stamps = not simulated and abs(published_ns - stamp_ns) > FOREIGN_NS
+        return published_ns if simulated or self._foreign_stamps else stamp_ns
