@@ -137,7 +137,7 @@ def street(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--sequence', action='store_true', help='30 frames at 17 Hz of each street'
     )
-    parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes')
+    parser.add_argument('--workers', type=int, default=0, metavar='N', help='more processes')
     parser.add_argument('--device', default='cpu', help='where to render: cpu, cuda')
     args = parser.parse_args(arguments)
     from tag_perception.data.street import parse_size, write_tree

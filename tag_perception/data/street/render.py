@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from tag_perception.config import InputError
@@ -56,6 +57,16 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+@lru_cache
+def check_device(device: str) -> None:
+    """Raise InputError unless tensors can live on this device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip('.')
+        raise InputError(f'device {device!r} cannot be used ({reason}); cpu always can') from error
+
+
 def city(seed: int) -> str:
     """The city name of all frames of a seed."""
     return f'street{seed}'
@@ -81,6 +92,7 @@ def render_frame(
     if size[0] < SMALLEST_SIZE[0] or size[1] < SMALLEST_SIZE[1]:
         low = 'x'.join(map(str, SMALLEST_SIZE))
         raise InputError(f'size {size[0]}x{size[1]} is too small; at least {low} (height x width)')
+    check_device(device)
     world = compose(seed, frame, size, split, step)
     name = f'{city(seed)}_{frame:06d}_{ANNOTATED + step:06d}'
     return Rendering(name, world, look(world, device))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import nullcontext, suppress
-from multiprocessing import get_context
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from tag_perception.config import InputError
@@ -49,7 +47,7 @@ def write_tree(
     size: tuple[int, int],
     split: str = 'train',
     sequence: bool = False,
-    workers: int = 1,
+    workers: int = 0,
     device: str = 'cpu',
     progress: bool = True,
 ) -> list[str]:
@@ -61,37 +59,42 @@ def write_tree(
     """
     if frames < 1:
         raise InputError(f'frames {frames}: give at least 1')
-    out = Path(out)
     steps = SNIPPET if sequence else range(1)
-    jobs = [
-        (out, seed, frame, size, split, step, sequence, device)
-        for frame in range(frames)
-        for step in steps
-    ]
+    moments = [(frame, step) for frame in range(frames) for step in steps]
+    jobs = _Jobs(moments, Path(out), seed, size, split, sequence, device)
+    loader = DataLoader(jobs, batch_size=None, num_workers=workers)
     names = []
-    with (
-        _pool(workers) as pool,
-        tqdm(total=len(jobs), unit='frame', disable=not progress, desc=split) as bar,
-    ):
-        futures = [_submit(pool, job) for job in jobs]
+    for name in tqdm(loader, total=len(jobs), unit='frame', desc=split, disable=not progress):
+        if isinstance(name, InputError):
+            raise name
+        names.append(name)
+    return [name for name in names if name.endswith(f'_{ANNOTATED:06d}')]
+
+
+class _Jobs(Dataset):
+    """Frames to write, as a dataset: a loader spreads them over processes."""
+
+    def __init__(self, moments: list[tuple[int, int]], *rest: Any) -> None:
+        self.moments, self.rest = moments, rest
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def __getitem__(self, index: int) -> str | InputError:
+        out, seed, size, split, sequence, device = self.rest
         try:
-            for future in futures:
-                names.append(future())
-                bar.update()
-        except BaseException:
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
-            raise
-    return [name for name in names if name.endswith(f'{ANNOTATED:06d}')]
+            return write_frame(out, seed, *self.moments[index], size, split, sequence, device)
+        except InputError as error:  # a loader would raise it with a traceback for a message
+            return error
 
 
 def write_frame(
     out: Path,
     seed: int,
     frame: int,
+    step: int,
     size: tuple[int, int],
     split: str,
-    step: int,
     sequence: bool,
     device: str,
 ) -> str:
@@ -109,21 +112,6 @@ def write_frame(
     for key, path in paths.items():
         _write(path, _CONTENT[key.removesuffix('_sequence')](rendering))
     return name
-
-
-def _submit(pool: Executor | None, job: tuple) -> Callable[[], str]:
-    if pool is None:
-        return lambda: write_frame(*job)
-    future: Future[str] = pool.submit(write_frame, *job)
-    return future.result
-
-
-def _pool(workers: int) -> Any:
-    if workers <= 1:
-        return nullcontext()
-    return ProcessPoolExecutor(
-        workers, get_context('spawn'), initializer=torch.set_num_threads, initargs=(1,)
-    )
 
 
 def _check_size(path: Path, size: tuple[int, int]) -> None:

@@ -145,8 +145,9 @@ def test_holes_of_a_cutout_show_what_is_behind():
 
 
 def test_coverage_counts_what_a_thing_would_cover_alone():
-    hidden, front = _polygons([_upright(20, 0, 0, 3, 2, 0)], thing=1), _polygons(
-        [_upright(10, 0, 0, 1.5, 3, 0)], thing=2
+    hidden, front = (
+        _polygons([_upright(20, 0, 0, 3, 2, 0)], thing=1),
+        _polygons([_upright(10, 0, 0, 1.5, 3, 0)], thing=2),
     )
     alone = int(_see(hidden, 3)[0].sum())
     pixels = _see(Polygons.cat((hidden, front)), 3)[3]

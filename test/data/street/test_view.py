@@ -51,7 +51,12 @@ def test_a_frame_does_not_depend_on_what_was_rendered_before_or_on_threads():
 def test_seeds_frames_and_splits_give_different_streets():
     pictures = [
         render_frame(seed, index, SIZE, split).picture.label
-        for seed, index, split in ((0, 0, 'train'), (1, 0, 'train'), (0, 1, 'train'), (0, 0, 'val'))
+        for seed, index, split in (
+            (0, 0, 'train'),
+            (1, 0, 'train'),
+            (0, 1, 'train'),
+            (0, 0, 'val'),
+        )
     ]
     for i, one in enumerate(pictures):
         for other in pictures[i + 1 :]:
