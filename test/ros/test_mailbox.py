@@ -91,11 +91,11 @@ class MailboxMachine(RuleBasedStateMachine):
 
 
 TestMailbox = MailboxMachine.TestCase
-TestMailbox.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestMailbox.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 
 
 @given(st.lists(st.sampled_from(['good', 'bad', 'broken', 'restart', 'pause']), max_size=25))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_counts_add_up_whatever_happens_to_a_running_worker(events):
     mailbox: Mailbox[str] = Mailbox()
     errors: list[Exception] = []

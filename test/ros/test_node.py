@@ -313,6 +313,14 @@ def test_diagnostics_hold_latency_per_stage_and_notice_a_dead_camera(bench):
     assert values(status['frames'])['processed'] == '1'
 
 
+def test_stamps_of_another_clock_do_not_spoil_the_latency(active):
+    active.send_info(make_info())
+    active.send(make_image(stamp_ns=5_000_000_000))
+    status = active.diagnostics(input='ok')
+    assert 'set use_sim_time?' in status['input'].message
+    assert 0 <= float(values(status['latency'])['transport_p99_ms']) < 10_000
+
+
 def test_lifecycle_there_and_back_twice(bench):
     bench = bench(autostart=False)
     for _ in range(2):
