@@ -291,6 +291,57 @@ def process_bag(arguments: Sequence[str]) -> int:
     return _run(work)
 
 
+def evaluate_bag(arguments: Sequence[str]) -> int:
+    """Score recorded results against the ground truth that make-bag wrote."""
+    parser = _parser(evaluate_bag)
+    parser.add_argument('bag', help='what record-bag or process-bag wrote')
+    parser.add_argument('--ground-truth', metavar='BAG', help='if it is another one')
+    parser.add_argument('--out', required=True, metavar='DIR', help='where the results go')
+    parser.add_argument('--node', default='/perception', help='who published the results')
+    args = parser.parse_args(arguments)
+    from tag_perception.core.structures import Sample
+    from tag_perception.evaluate.recorded import RecordedFrame, evaluate_recorded
+    from tag_perception.evaluate.run import format_headline
+    from tag_perception.ros.results import Recorded, Recording
+
+    recording = Recording(args.bag, args.ground_truth, args.node)
+
+    def frame(recorded: Recorded) -> RecordedFrame:
+        source, labels = recorded.source, recorded.source.labels
+        if source.camera is None:
+            raise InputError(f'{recording.source}: frame {source.stamp_ns} has no calibration')
+        semantic = None if labels.semantic is None else labels.semantic.numpy()
+        depth = None if labels.depth is None else labels.depth.numpy()
+        boxes = None if source.annotation is None else labels.detection3d
+        name = str(source.stamp_ns)
+        sample = Sample(name, source.image, source.camera, semantic, depth, boxes)
+        total_ms = recorded.latency_ms.get('total', float('nan'))
+        return RecordedFrame(sample, recorded.scene, source.annotation, total_ms)
+
+    about = {'name': args.bag, 'bag': args.bag, 'ground_truth': args.ground_truth or args.bag}
+    results = evaluate_recorded(map(frame, recording), args.out, about)
+    print(format_headline(results))
+    if recording.missing:
+        print(f'{recording.missing} frames have no results and are not in these scores')
+    if recording.score_threshold:
+        print(
+            f'boxes below {recording.score_threshold:g} were not published: record with '
+            'engine.score_threshold=0.0 for the official scores'
+        )
+    return 0
+
+
+def schema(arguments: Sequence[str]) -> int:
+    """Print the JSON schema of the node's parameter files."""
+    _parser(schema).parse_args(arguments)
+    import json
+
+    from tag_perception.ros import parameters
+
+    print(json.dumps(parameters.schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
 def node(arguments: Sequence[str]) -> int:
     """The perception node; takes ROS arguments (--ros-args …)."""
     from tag_perception.ros.process import perception_node
@@ -345,6 +396,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'play-bag': play_bag,
     'record-bag': record_bag,
     'process-bag': process_bag,
+    'evaluate-bag': evaluate_bag,
+    'schema': schema,
     'node': node,
     'demo': demo,
 }
@@ -391,7 +444,7 @@ def _demo_input(args: argparse.Namespace) -> Callable[[Path, Any], object]:
     else:
         from tag_perception.data.street.clip import street_clip
 
-        total, frames = street_clip(min(args.frames, 12))
+        total, frames = street_clip(min(args.frames, 6))
     return lambda output, stop: bag.make_bag(frames, output, total=total, progress=True, stop=stop)
 
 

@@ -41,6 +41,8 @@ class StampedFrame:
     detection3d: Objects3D | None = None
     ignore_px: np.ndarray | None = None
     """(M, 4) float32 rectangles x1, y1, x2, y2 in which detections are not scored."""
+    annotation: str | None = None
+    """The gtBbox3d document (JSON)."""
 
 
 def open_recording(
@@ -87,6 +89,7 @@ def _labelled(frames: list[Frame], hz: float) -> Iterator[StampedFrame]:
             sample.depth,
             sample.detection3d,
             sample.ignore_px,
+            None if sample.detection3d is None else frame.path('detection3d').read_text(),
         )
 
 

@@ -50,7 +50,9 @@ def evaluate(
     for frame, sample in _samples(dataset, limit, broken):
         start = time.perf_counter()
         scene = predict(sample.image, sample.camera)
-        evaluation.add(frame, sample, scene, (time.perf_counter() - start) * 1e3)
+        evaluation.add(
+            frame.path('detection3d'), sample, scene, (time.perf_counter() - start) * 1e3
+        )
     if not evaluation.frames:
         raise InputError(f'{dataset.root}: no frame of {dataset.split} could be scored')
     results = {
@@ -76,8 +78,11 @@ class Evaluation:
         self.detection3d = DetectionScore(self.out_dir / DETECTIONS)
         self._scored = {'semantic': 0, 'depth': 0, 'detection3d': 0}
 
-    def add(self, frame: Frame, sample: Sample, scene: Scene, predict_ms: float = np.nan) -> None:
-        """Score one image; a task that the scene or the labels lack is passed over."""
+    def add(self, truth: Path, sample: Sample, scene: Scene, predict_ms: float = np.nan) -> None:
+        """Score one image, whose gtBbox3d file is `truth`.
+
+        A task that the scene or the labels lack is passed over.
+        """
         scene = scene.cpu()
         row: dict[str, Any] = {'name': sample.name, 'predict_ms': predict_ms}
         if scene.semantic is not None and sample.semantic is not None:
@@ -88,7 +93,6 @@ class Evaluation:
             row |= self.depth.update(scene.depth.numpy(), sample.depth, sample.camera)
         if scene.detection3d is not None and sample.detection3d is not None:
             self._scored['detection3d'] += 1
-            truth = frame.path('detection3d')
             self.detection3d.update(sample.name, scene.detection3d, sample.camera, truth)
         self.frames.append(row)
 

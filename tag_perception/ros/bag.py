@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from tf2_msgs.msg import TFMessage
 from tqdm import tqdm
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
@@ -37,7 +37,12 @@ VEHICLE_FRAME, CAMERA_FRAME, OPTICAL_FRAME = 'base_link', 'camera_link', 'camera
 """TF names of the frames V, C and S."""
 
 GROUND_TRUTH = '/ground_truth'
-"""Namespace of labels: detections, ignored, semantic/image, depth/image."""
+"""Namespace of labels: detections, ignored, annotation, semantic/image, depth/image."""
+
+
+RIGHT_CAMERA = f'{GROUND_TRUTH}/right/camera_info'
+"""Of the stereo pair that depth was measured with: P[3] = -fx · baseline."""
+ANNOTATION = f'{GROUND_TRUTH}/annotation'
 
 
 class Frame(Protocol):
@@ -70,6 +75,10 @@ class Frame(Protocol):
     @property
     def ignore_px(self) -> np.ndarray | None:
         """(M, 4) x1, y1, x2, y2 of regions in which detections are not scored."""
+
+    @property
+    def annotation(self) -> str | None:
+        """The gtBbox3d document (JSON), which is what the official evaluation reads."""
 
 
 def make_bag(
@@ -208,6 +217,8 @@ class _FrameRecorder:
             if poses:
                 yield '/tf_static', TFMessage(transforms=poses)
             yield '/camera_info', to_camera_info(frame.camera, header)
+            if frame.camera.baseline_m is not None:
+                yield RIGHT_CAMERA, _right_camera(frame.camera, header)
         pixels = frame.image[..., ::-1] if self._encoding == 'bgr8' else frame.image
         yield '/image', self._image.fill(header, pixels)
         if frame.detection3d is not None:
@@ -215,6 +226,8 @@ class _FrameRecorder:
             yield f'{GROUND_TRUTH}/detections', boxes
         if frame.ignore_px is not None:
             yield f'{GROUND_TRUTH}/ignored', _regions(header, frame.ignore_px)
+        if frame.annotation is not None:
+            yield ANNOTATION, String(data=frame.annotation)
         if frame.semantic is not None:
             yield f'{GROUND_TRUTH}/semantic/image', self._semantic.fill(header, frame.semantic)
         if frame.depth is not None:
@@ -245,6 +258,13 @@ def _transform(
         rotation=Quaternion(x=x, y=y, z=z, w=w),
     )
     return result
+
+
+def _right_camera(camera: Camera, header: Header) -> CameraInfo:
+    info = to_camera_info(camera, header)
+    assert camera.baseline_m is not None
+    info.p[3] = -camera.fx * camera.baseline_m
+    return info
 
 
 def _regions(header: Header, boxes_px: np.ndarray) -> Detection2DArray:

@@ -146,7 +146,7 @@ def test_unlabelled_frames_and_absent_tasks_are_passed_over(tree, tmp_path):
 def test_scenes_may_come_from_elsewhere(tree, tmp_path):
     evaluation = Evaluation(tmp_path)
     for frame, sample in Cityscapes3D(tree, 'val').samples(limit=2):
-        evaluation.add(frame, sample, scene_from_labels(sample))
+        evaluation.add(frame.path('detection3d'), sample, scene_from_labels(sample))
     results = evaluation.results()
     assert results['miou'] == 1
     assert results['scored_frames']['detection3d'] == 2
