@@ -38,7 +38,7 @@ setup(
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
-            'perception_node = tag_perception.ros.node:main',
+            'perception_node = tag_perception.ros.process:perception_node',
             'tag_perception = tag_perception.cli:main',
         ],
     },
