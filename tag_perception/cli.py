@@ -274,6 +274,7 @@ def process_bag(arguments: Sequence[str]) -> int:
         from tag_perception.runtime.engine import Engine
 
         config = override(PerceptionConfig(), args.override)
+        bag.BagReader(args.bag).close()  # a wrong path is told before the network loads
         counts = bag.process_bag(
             args.bag,
             args.output,
