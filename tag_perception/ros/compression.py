@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from tag_perception.ros import messages
 from tag_perception.ros.messages import Rejected
 
-CameraImage = Image | CompressedImage
+CameraImage: TypeAlias = Image | CompressedImage
 
 MAX_PIXELS = 2**26
 """67 megapixels: a few bytes may claim a picture that fills the memory; this ends before that."""

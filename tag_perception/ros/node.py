@@ -137,7 +137,7 @@ class PerceptionNode(LifecycleNode):
         return self._state_machine.current_state[1]
 
     def _reports(self) -> list[diagnostics.Report]:
-        status = self._pipeline and self._pipeline.status
+        status = self._pipeline.status if self._pipeline else None
         return [
             diagnostics.engine_report(self._state(), status, self._problem),
             *diagnostics.input_reports(self.camera, self.transforms, self.config),

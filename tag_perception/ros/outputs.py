@@ -78,9 +78,7 @@ class Publishers:
                 f'~/{output.topic}',
                 output.qos(),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                event_callbacks=PublisherEventCallbacks(
-                    incompatible_qos=lambda event, topic=output.topic: self._warn(topic)
-                ),
+                event_callbacks=self._callbacks(output.topic),
             )
 
     def close(self) -> None:
@@ -95,6 +93,9 @@ class Publishers:
     def _problems(self, topic: str) -> list[str]:
         publisher = self._publishers[topic]
         return doctor.explain_subscribers(self._node, publisher.topic_name, publisher.qos_profile)
+
+    def _callbacks(self, topic: str) -> PublisherEventCallbacks:
+        return PublisherEventCallbacks(incompatible_qos=lambda event: self._warn(topic))
 
     def _warn(self, topic: str) -> None:
         for problem in self._problems(topic) if topic in self._publishers else ():

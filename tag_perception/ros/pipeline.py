@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from nav_msgs.msg import OccupancyGrid
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from torch import Tensor
@@ -37,7 +38,10 @@ class Engine(Protocol):
     """What the pipeline needs of `runtime.engine.Engine`."""
 
     status: EngineStatus
-    stages_ms: dict[str, float]
+
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        """Of the last call."""
 
     def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:
         """Scene of one (H, W, 3) uint8 RGB image."""
@@ -212,16 +216,15 @@ class Pipeline:
 
     def _fill_lazy(self, frame: Frame, config: PerceptionConfig) -> dict[str, Any]:
         """The outputs that somebody has asked for."""
-        makers: dict[str, Callable[[], Any]] = {
-            **self._spatial(frame, config),
-            **{
-                topic: lambda topic=topic, draw=draw: self._images[topic].fill(
-                    frame.header, draw()
-                )
-                for topic, draw in _drawings(frame, config).items()
-            },
+        made = {
+            topic: make()
+            for topic, make in self._spatial(frame, config).items()
+            if self._wanted(topic, config)
         }
-        return {topic: make() for topic, make in makers.items() if self._wanted(topic, config)}
+        for topic, draw in _drawings(frame, config).items():
+            if self._wanted(topic, config):
+                made[topic] = self._images[topic].fill(frame.header, draw())
+        return made
 
     def _spatial(self, frame: Frame, config: PerceptionConfig) -> dict[str, Callable[[], Any]]:
         """What makes each output that lies in space, as far as there is what it needs."""
@@ -243,14 +246,15 @@ class Pipeline:
             frame.header, frame.seen.pixels, depth_m, mask, camera, config.points.stride
         )
         if semantic is not None and pose is not None:
-            in_target = pose if config.target_frame else None
-            makers['obstacles'] = lambda: self._grid.fill(
-                frame.placed,
-                occupancy(scene, camera, config.obstacles, in_target),
-                config.obstacles,
-                optical=in_target is None,
-            )
+            makers['obstacles'] = lambda: self._obstacles(frame, camera, config)
         return makers
+
+    def _obstacles(self, frame: Frame, camera: Camera, config: PerceptionConfig) -> OccupancyGrid:
+        grid_T_camera = frame.placed_T_camera if config.target_frame else None
+        cells = occupancy(frame.scene, camera, config.obstacles, grid_T_camera)
+        assert cells is not None
+        optical = grid_T_camera is None
+        return self._grid.fill(frame.placed, cells, config.obstacles, optical)
 
     def _wanted(self, topic: str, config: PerceptionConfig) -> bool:
         return config.outputs.allows(topic) and self._sink.wanted(topic)

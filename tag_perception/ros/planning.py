@@ -26,11 +26,11 @@ wants it, `label` the train id, 255 where there is no mask."""
 FIELDS = [
     PointField(
         name=name,
-        offset=POINT.fields[name][1],
+        offset=offset,
         datatype=PointField.UINT32 if name == 'label' else PointField.FLOAT32,
         count=1,
     )
-    for name in POINT.names or ()
+    for name, (_, offset, *_) in (POINT.fields or {}).items()
 ]
 
 

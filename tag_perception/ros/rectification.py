@@ -6,6 +6,7 @@ maps are made once per calibration; after that a frame costs one `cv2.remap`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
@@ -28,15 +29,15 @@ class Rectifier:
     def __init__(self, info: CameraInfo) -> None:
         """`info` passes `fault(info)`. A P of zeros (uncalibrated) stands for K."""
         raw = np.array(info.k, np.float64).reshape(3, 3)
-        turn = np.array(info.r, np.float64).reshape(3, 3)
+        turn: np.ndarray = np.array(info.r, np.float64).reshape(3, 3)
         turn = turn if turn.any() else np.eye(3)
         projection = np.array(info.p, np.float64).reshape(3, 4)[:, :3]
         projection = projection if projection[0, 0] > 0 else raw
         coefficients, size = np.array(info.d, np.float64), (info.width, info.height)
-        if info.distortion_model == 'equidistant':
-            make = cv2.fisheye.initUndistortRectifyMap
-        else:
-            make = cv2.initUndistortRectifyMap
+        fisheye = info.distortion_model == 'equidistant'
+        make: Callable = (
+            cv2.fisheye.initUndistortRectifyMap if fisheye else cv2.initUndistortRectifyMap
+        )
         # Fixed-point maps are half the memory of float maps and twice as fast.
         self._maps = make(raw, coefficients, turn, projection, size, cv2.CV_16SC2)
         seen = self._remap(np.full((info.height, info.width), 255, np.uint8))
@@ -73,7 +74,8 @@ class Rectifier:
         return to_camera_info(self.camera, header)
 
     def _remap(self, image: np.ndarray) -> np.ndarray:
-        return cv2.remap(image, *self._maps, cv2.INTER_LINEAR)
+        coordinates, fractions = self._maps
+        return cv2.remap(image, coordinates, fractions, cv2.INTER_LINEAR)
 
 
 def is_distorted(info: CameraInfo) -> bool:

@@ -132,7 +132,8 @@ def _sources(reader: BagReader, node: str) -> Iterator[Source]:
     info_topic = f'{image_topic.removesuffix("/compressed").rpartition("/")[0]}/camera_info'
     names = {image_topic: 'image', ANNOTATION: 'annotation', **{t: n for n, t in LABELS.items()}}
     rare = {info_topic: 'info', RIGHT_CAMERA: 'right', '/tf_static': 'tf'}
-    transforms, calibration, current = StaticTransforms(), Calibration(), {}
+    transforms, calibration = StaticTransforms(), Calibration()
+    current: dict[str, Any] = {}
     pending: dict[str, Any] = {}
     stamp_ns = None
     for topic, log_ns, data in reader.messages({*names, *rare} & set(reader.topics)):

@@ -222,6 +222,7 @@ def test_thresholds_toggles_and_consistency_change_at_run_time(active):
     # The fake's depth has nothing to do with its boxes.
     assert set_parameters(active, min_consistency=0.99)[0].successful
     assert count() == 0
+    active.until(lambda: len(active.received['semantic/image']) == 3)
     assert set_parameters(active, outputs__semantic=False)[0].successful
     active.received['semantic/image'].clear()
     assert count() == 0
