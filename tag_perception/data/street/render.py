@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from tag_perception.config import InputError
 from tag_perception.core.labels import ID_TO_TRAIN_ID
@@ -49,6 +50,11 @@ class Rendering:
         )
 
 
+def stem(seed: int, frame: int, step: int = 0) -> str:
+    """Name of a frame, as its files begin."""
+    return f'{city(seed)}_{frame:06d}_{ANNOTATED + step:06d}'
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """'512x1024' → (512, 1024), height before width."""
     height, _, width = text.partition('x')
@@ -72,18 +78,13 @@ def city(seed: int) -> str:
     return f'street{seed}'
 
 
-def render_frame(
-    seed: int,
-    frame: int,
-    size: tuple[int, int],
-    split: str = 'train',
-    step: int = 0,
-    device: str = 'cpu',
-) -> Rendering:
-    """Street `frame` of `seed` as seen `step` / 17 s after the annotated moment.
+def lay_out(
+    seed: int, frame: int, size: tuple[int, int], split: str = 'train', step: int = 0
+) -> World:
+    """Street `frame` of `seed`, `step` / 17 s after the annotated moment, not rendered yet.
 
-    The same arguments give the same picture, whatever was rendered before; another split gives
-    other streets. Raises InputError for a size, seed or split that cannot be rendered.
+    The same arguments give the same world; another split gives other streets. Raises InputError
+    for a size, seed or split that cannot be rendered.
     """
     if split not in SPLITS:
         raise InputError(f'no split {split!r} for streets; choose one of {", ".join(SPLITS)}')
@@ -92,10 +93,53 @@ def render_frame(
     if size[0] < SMALLEST_SIZE[0] or size[1] < SMALLEST_SIZE[1]:
         low = 'x'.join(map(str, SMALLEST_SIZE))
         raise InputError(f'size {size[0]}x{size[1]} is too small; at least {low} (height x width)')
+    return compose(seed, frame, size, split, step)
+
+
+def render_frame(
+    seed: int,
+    frame: int,
+    size: tuple[int, int],
+    split: str = 'train',
+    step: int = 0,
+    device: str = 'cpu',
+) -> Rendering:
+    """The picture of `lay_out`, whatever was rendered before."""
     check_device(device)
-    world = compose(seed, frame, size, split, step)
-    name = f'{city(seed)}_{frame:06d}_{ANNOTATED + step:06d}'
-    return Rendering(name, world, look(world, device))
+    world = lay_out(seed, frame, size, split, step)
+    return Rendering(stem(seed, frame, step), world, look(world, device))
+
+
+def render_frames(
+    seed: int,
+    frames: Sequence[int],
+    size: tuple[int, int],
+    split: str = 'train',
+    device: str = 'cpu',
+    workers: int = 0,
+) -> Iterator[Rendering]:
+    """Several streets in order; worker processes lay them out while this one renders.
+
+    Laying out is Python and takes longer than rendering on a GPU does, which idles otherwise.
+    """
+    check_device(device)
+    layouts = _Layouts(seed, frames, size, split)
+    worlds = DataLoader(layouts, batch_size=None, num_workers=workers)
+    for frame, world in zip(frames, worlds, strict=True):
+        yield Rendering(stem(seed, frame), world, look(world, device))
+
+
+class _Layouts(Dataset):
+    def __init__(
+        self, seed: int, frames: Sequence[int], size: tuple[int, int], split: str
+    ) -> None:
+        self.seed, self.frames, self.size, self.split = seed, frames, size, split
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> World:
+        return lay_out(self.seed, self.frames[index], self.size, self.split)
 
 
 def render(
@@ -124,13 +168,8 @@ class StreetStream(Dataset):
         length: int | None = None,
         device: str = 'cpu',
     ) -> None:
-        self.seed, self.size, self.split, self.length, self.device = (
-            seed,
-            size,
-            split,
-            length,
-            device,
-        )
+        self.seed, self.size, self.split = seed, size, split
+        self.length, self.device = length, device
 
     def __len__(self) -> int:
         if self.length is None:

@@ -21,6 +21,8 @@ STEP_M = 2.5
 """Distance of the grid's knots."""
 FIRST_M, LAST_M = -30.0, 230.0
 KNOTS = np.arange(FIRST_M, LAST_M + 1e-6, STEP_M)
+CELLS = len(KNOTS) - 1
+"""Pieces of the grid between knots."""
 OUTER_M = 70.0
 """The ground reaches this far to both sides."""
 KERB_M = 0.13

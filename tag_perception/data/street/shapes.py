@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -32,12 +33,12 @@ class Shape:
     slot: np.ndarray
     """(K,) int64 palette slot."""
 
-    @property
+    @cached_property
     def low(self) -> np.ndarray:
         """(3,) smallest coordinates."""
         return self.corner.min((0, 1))
 
-    @property
+    @cached_property
     def high(self) -> np.ndarray:
         """(3,) largest coordinates."""
         return self.corner.max((0, 1))

@@ -39,6 +39,8 @@ class Atlas:
     """(textures,) bool."""
     tile_m: Tensor
     """(textures,) float32."""
+    start: Tensor
+    """(LEVELS,) int32 first texel of each mip level within a texture."""
 
     def sample(self, texture: Tensor, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
         """Packed int32 texels at texture coordinates u, v (1 = one tile) and mip levels.
@@ -52,14 +54,9 @@ class Atlas:
         mask = side - 1
         column = torch.floor(u * side).to(torch.int32).bitwise_and_(mask)
         row = torch.floor(v * side).to(torch.int32).bitwise_and_(mask)
-        start = _LEVEL_START.to(side.device).index_select(0, shift) + texture * STRIDE
+        start = self.start.index_select(0, shift) + texture * STRIDE
         index = row.mul_(side).add_(column).add_(start)
         return self.texels.index_select(0, index.view(-1)).view(index.shape)
-
-
-_LEVEL_START = torch.tensor(
-    [(4 * SIDE * SIDE - 4 * (SIDE >> i) ** 2) // 3 for i in range(LEVELS)], dtype=torch.int32
-)
 
 
 @lru_cache(maxsize=4)
@@ -67,8 +64,12 @@ def atlas(device: str) -> Atlas:
     """The atlas on a device; drawn once per process (about a second)."""
     texels = np.concatenate([_mip_chain(p.draw(SIDE), p.cutout, p.solid_far) for p in PATTERNS])
     packed = torch.from_numpy(texels.view(np.int32).reshape(-1))
+    start = [(4 * SIDE * SIDE - 4 * (SIDE >> level) ** 2) // 3 for level in range(LEVELS)]
     return Atlas(
-        packed.to(device), torch.from_numpy(CUTOUT).to(device), torch.from_numpy(TILE_M).to(device)
+        texels=packed.to(device),
+        cutout=torch.from_numpy(CUTOUT).to(device),
+        tile_m=torch.from_numpy(TILE_M).to(device),
+        start=torch.tensor(start, dtype=torch.int32, device=device),
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from tag_perception.data.street.dice import Dice
 from tag_perception.data.street.road import (
+    CELLS,
+    FIRST_M,
     KERB_M,
-    KNOTS,
     OUTER_M,
     STEP_M,
     Cover,
@@ -91,11 +92,10 @@ class Plan:
 
     def pave(self, a: float, b: float, strips: Iterable[int], cover: Cover) -> None:
         """Cover the ground between s = a and b, except the carriageway."""
-        for row, s in enumerate(KNOTS[:-1]):
-            if a - STEP_M / 2 < s < b - STEP_M / 2:
-                for column in strips:
-                    if self.road.strips[column].label != 'road':
-                        self.cover[row, column] = cover
+        first, last = (max(0, round((s - FIRST_M) / STEP_M)) for s in (a, b))
+        for column in strips:
+            if self.road.strips[column].label != 'road':
+                self.cover |= {(row, column): cover for row in range(first, min(last, CELLS))}
 
     def open_side_streets(self) -> None:
         """Asphalt right across in the mouths of side streets."""

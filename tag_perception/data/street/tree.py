@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from tag_perception.config import InputError
 from tag_perception.data.street.annotation import record
-from tag_perception.data.street.render import ANNOTATED, Rendering, city, render_frame
+from tag_perception.data.street.render import ANNOTATED, Rendering, city, render_frame, stem
 from tag_perception.data.street.view import RATE_HZ, World
 
 SNIPPET = range(-ANNOTATED, 11)
@@ -99,7 +99,7 @@ def write_frame(
     device: str,
 ) -> str:
     """One frame with all its files, unless they are there; returns its stem."""
-    name = f'{city(seed)}_{frame:06d}_{ANNOTATED + step:06d}'
+    name = stem(seed, frame, step)
     suffixes = (SUFFIXES if step == 0 else {}) | (SEQUENCE_SUFFIXES if sequence else {})
     paths = {
         key: out / key.split('/')[0] / split / city(seed) / f'{name}{suffix}'
