@@ -15,7 +15,7 @@ ifneq ($(ROS_DISTRO),)
 unexport ROS_DISTRO PYTHONPATH LD_LIBRARY_PATH CMAKE_PREFIX_PATH
 endif
 
-.PHONY: setup test test-slow lint demo clean
+.PHONY: setup test test-slow fuzz lint demo clean
 
 setup:
 	@command -v $(PYTHON3) >/dev/null || { echo 'set-up: there is no $(PYTHON3); install Python 3.10 to 3.12 or name one: make setup PYTHON3=…' >&2; exit 1; }
@@ -26,6 +26,9 @@ test: setup
 
 test-slow: setup
 	$(VENV)/bin/pytest -m slow $(ARGS)
+
+fuzz: setup  # the hostile inputs of the suite 25-fold, and new ones on each run
+	FUZZ_SCALE=25 $(VENV)/bin/pytest -m fuzz $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check

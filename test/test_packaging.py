@@ -26,11 +26,12 @@ ROSDEP = {
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'pytest': 'python3-pytest',
+    'tf2_ros': 'tf2_ros_py',
     'torch': 'python3-torch',
     'tqdm': 'python3-tqdm',
     'yaml': 'python3-yaml',
 }
-"""Python module → rosdep key; all of these exist in rosdep's python.yaml."""
+"""Python module → rosdep key; all of these exist in rosdep."""
 
 PIP_ONLY = {
     'cityscapesscripts', 'lightning', 'onnx', 'onnxruntime', 'openvino', 'rosbags', 'safetensors',
@@ -75,8 +76,7 @@ def test_every_import_is_declared() -> None:
     declared = {node.text for node in MANIFEST if node.tag.endswith('depend')}
     used = {*third_party('tag_perception/**/*.py', 'launch/*.py')} - PIP_ONLY
     needed = {ROSDEP.get(module, module) for module in used}
-    # These come with launch_ros and rclpy, which are declared.
-    needed -= {'ament_index_python', 'rpyutils'}
+    needed -= {'ament_index_python', 'triton'}  # these come with launch_ros, and torch for CUDA
     assert needed <= declared
 
 
