@@ -332,6 +332,31 @@ def evaluate_bag(arguments: Sequence[str]) -> int:
     return 0
 
 
+def show(arguments: Sequence[str]) -> int:
+    """Write an HTML page with frames, boxes, mask, depth and latency of recorded results."""
+    parser = _parser(show)
+    parser.add_argument('bag', help='what record-bag or process-bag wrote')
+    parser.add_argument('--input', metavar='BAG', help='the bag with the images, if another one')
+    parser.add_argument('--out', metavar='FILE.html', help='default: beside the bag')
+    parser.add_argument('--node', default='/perception', help='who published the results')
+    parser.add_argument('--pictures', type=int, default=24, metavar='N', help='frames to draw')
+    args = parser.parse_args(arguments)
+    if args.pictures < 1:
+        raise InputError(f'--pictures {args.pictures}: at least one')
+    from tag_perception.evaluate.page import ShownFrame, write_page
+    from tag_perception.ros.results import Recording
+
+    recording = Recording(args.bag, args.input, args.node)
+    frames = (
+        ShownFrame(r.source.stamp_ns, r.source.image, r.source.camera, r.scene, r.latency_ms)
+        for r in recording
+    )
+    out = args.out or str(Path(args.bag).with_suffix('.html'))
+    count = write_page(frames, out, Path(args.bag).name, args.pictures)
+    print(f'{out}: {count} frames, {recording.missing} without results')
+    return 0
+
+
 def schema(arguments: Sequence[str]) -> int:
     """Print the JSON schema of the node's parameter files."""
     _parser(schema).parse_args(arguments)
@@ -398,6 +423,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'record-bag': record_bag,
     'process-bag': process_bag,
     'evaluate-bag': evaluate_bag,
+    'show': show,
     'schema': schema,
     'node': node,
     'demo': demo,

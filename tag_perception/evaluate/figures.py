@@ -49,7 +49,7 @@ def precision_recall(detection: dict[str, Any]) -> str:
         axes.set_title(f'{matching} matching, IoU > 0.7')
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, loc='lower left')
-    return _svg(figure)
+    return chart(figure)
 
 
 def box_errors(matched: dict[str, Any]) -> str:
@@ -79,7 +79,7 @@ def box_errors(matched: dict[str, Any]) -> str:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    return _svg(figure)
+    return chart(figure)
 
 
 def depth_errors(depth: dict[str, Any]) -> str:
@@ -97,7 +97,7 @@ def depth_errors(depth: dict[str, Any]) -> str:
         axes.bar(edges[:-1], values, np.diff(edges), align='edge', color='C0', edgecolor='white')
         axes.set(xlabel='true depth, m', xlim=(0, edges[-1]), title=title)
         axes.grid(alpha=0.3, axis='y')
-    return _svg(figure)
+    return chart(figure)
 
 
 def class_iou(semantic: dict[str, Any]) -> str:
@@ -113,7 +113,7 @@ def class_iou(semantic: dict[str, Any]) -> str:
         axes.annotate(text, (x, height), (0, 3), textcoords='offset points', ha='center', size=8)
     axes.set_xticks(columns, SEMANTIC_CLASSES, rotation=35, ha='right', fontsize=9)
     axes.set(ylabel='IoU, %', ylim=(0, 110))
-    return _svg(figure)
+    return chart(figure)
 
 
 def confusion(semantic: dict[str, Any]) -> str:
@@ -132,7 +132,7 @@ def confusion(semantic: dict[str, Any]) -> str:
     axes.set_xticks(range(len(names)), names, rotation=45, ha='right', fontsize=8)
     axes.set_yticks(range(len(SEMANTIC_CLASSES)), SEMANTIC_CLASSES, fontsize=8)
     axes.set(xlabel='predicted', ylabel='true, % of the row')
-    return _svg(figure)
+    return chart(figure)
 
 
 def attention(image: np.ndarray, maps: dict[str, np.ndarray]) -> str:
@@ -174,7 +174,8 @@ def _numbers(values: list[float | None]) -> np.ndarray:
     return np.array([_number(value) for value in values])
 
 
-def _svg(figure: Figure) -> str:
+def chart(figure: Figure) -> str:
+    """Data URI of a figure, as SVG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format='svg')
     return _uri('image/svg+xml', buffer.getvalue())
