@@ -28,12 +28,11 @@ def folder() -> Path:
 def fetch(name: str, made_with: Mapping[str, str], make: Callable[[], bytes]) -> bytes:
     """The content of file `name`; made anew, and said so, unless there is one to be trusted."""
     try:
-        path = folder() / name
-        return _read(path, made_with)
-    except FileNotFoundError:
-        log.info('%s: not there yet; making it, which takes a few seconds', path)
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: there is no home
-        log.warning('cache file %s: %s; making it anew', name, error)
+        return _read(folder() / name, made_with)
+    except ValueError as error:
+        log.warning('cache file %s %s; making it anew', name, error)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        log.info('cache file %s is not there yet; making it takes a few seconds', name)
     content = make()
     try:
         _write(folder() / name, made_with, content)

@@ -12,6 +12,7 @@ import logging
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -156,7 +157,7 @@ class Pass:
         compute: Callable[[Tensor, View, bool, Mark], Scene],
         key: tuple[int, int, int, bool],
         input_size: tuple[int, int],
-        pool: tuple[int, int],
+        pool: Any,
         stream: torch.cuda.Stream,
     ) -> None:
         batch, height, width, self._bgr = key
@@ -205,7 +206,7 @@ class Pass:
         self._mark('start')
         return _pack(self._compute(self._images, self._view, self._bgr, self._mark))
 
-    def _capture(self, pool: tuple[int, int]) -> None:
+    def _capture(self, pool: Any) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool, self._stream, capture_error_mode='thread_local'):

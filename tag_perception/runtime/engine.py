@@ -134,9 +134,9 @@ class Engine:
 
     def close(self) -> None:
         """Free weights and buffers; the engine cannot be called any more."""
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
 
     def _run(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
         if self._runner is None:
@@ -224,8 +224,9 @@ def _load(config: EngineConfig) -> tuple[Network, checkpoint.Checkpoint | None]:
         loaded = checkpoint.load(config.checkpoint)
         return loaded.network, loaded
     log.warning('%s: no checkpoint given, %s has random weights', UNTRAINED, config.preset)
-    torch.manual_seed(0)  # the same nonsense every time
-    return build_network(PRESETS[config.preset]), None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same nonsense every time
+        return build_network(PRESETS[config.preset]), None
 
 
 def _device_name(device: torch.device) -> str:

@@ -12,9 +12,12 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tag_perception.config import InputError, to_dict
 from tag_perception.core.network import Network
@@ -75,9 +78,8 @@ def to_onnx(network: Network | Trunk, names: Sequence[str], batch: int = 1) -> b
     file = io.BytesIO()
     image = torch.zeros(batch, 3, *network.config.input_size)
     try:
-        with warnings.catch_warnings(), torch.inference_mode():
+        with warnings.catch_warnings(), torch.inference_mode(), _PoolingByProducts():
             warnings.simplefilter('ignore')
-            torch._C._jit_set_onnx_log_enabled(False)  # or a failure prints the whole graph
             torch.onnx.export(
                 _Listed(network, names),
                 (image,),
@@ -102,6 +104,28 @@ class _Listed(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         outputs = self.network(image)
         return outputs if isinstance(outputs, tuple) else tuple(outputs[n] for n in self.names)
+
+
+class _PoolingByProducts(TorchFunctionMode):
+    """Adaptive average pooling as two matrix products, since ONNX has no such operator."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not F.adaptive_avg_pool2d:
+            return func(*args, **(kwargs or {}))
+        image, bins = args
+        height, width = (int(side) for side in image.shape[-2:])
+        return _averages(height, bins) @ image @ _averages(width, bins).T
+
+
+def _averages(cells: int, bins: int) -> Tensor:
+    """(bins, cells): each row averages the cells that its bin touches."""
+    weights = torch.zeros(bins, cells)
+    for i in range(bins):
+        first, end = i * cells // bins, -(-(i + 1) * cells // bins)
+        weights[i, first:end] = 1 / (end - first)
+    return weights
 
 
 def _bind(bind: Callable[..., None], name: str, buffer: Tensor) -> None:

@@ -57,12 +57,18 @@ class PeakHead(nn.Module):
     def __init__(self, head: Head) -> None:
         super().__init__()
         width = head.hidden.out_channels // len(SUBHEADS)
-        weight, bias = head.hidden.weight[width:], head.hidden.bias[width:]
-        outputs = [head.outputs[name] for name in AFTER_HEATMAP]
-        self.hidden = _linear(weight.permute(0, 2, 3, 1).flatten(1), bias)
+        weights = dict(head.named_parameters())
+        # A 3×3 convolution of one cell is a product with its surroundings, laid out as 9 · C.
+        self.hidden = _linear(
+            weights['hidden.weight'][width:].permute(0, 2, 3, 1).flatten(1),
+            weights['hidden.bias'][width:],
+        )
+        # Each sub-head reads its own hidden channels only.
         self.outputs = _linear(
-            torch.block_diag(*(output.weight.flatten(1) for output in outputs)),
-            torch.cat([output.bias for output in outputs]),
+            torch.block_diag(
+                *(weights[f'outputs.{name}.weight'].flatten(1) for name in AFTER_HEATMAP)
+            ),
+            torch.cat([weights[f'outputs.{name}.bias'] for name in AFTER_HEATMAP]),
         )
 
     def forward(self, features: Tensor, cell: Tensor) -> Tensor:
@@ -76,16 +82,16 @@ def fold_batch_norm(network: Network) -> Network:
     for block in folded.modules():
         if isinstance(block, ConvNorm):
             block.conv = fuse_conv_bn_eval(block.conv, block.norm)
-            block.norm = nn.Identity()
+            block.norm = nn.Identity()  # type: ignore[assignment]
     return folded
 
 
 def _heatmap(head: Head) -> nn.Sequential:
     """The heatmap's share of the detection head."""
     width = head.hidden.out_channels // len(SUBHEADS)
-    hidden = nn.Conv2d(head.hidden.in_channels, width, 3, padding=1)
-    hidden.weight = _frozen(head.hidden.weight[:width])
-    hidden.bias = _frozen(head.hidden.bias[:width])
+    hidden = nn.Conv2d(head.hidden.in_channels, width, 3, padding=1, device='meta')
+    for name, value in head.hidden.named_parameters():
+        setattr(hidden, name, _frozen(value[:width]))
     return nn.Sequential(hidden, nn.ReLU(inplace=True), head.outputs['heatmap'])
 
 

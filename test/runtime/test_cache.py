@@ -1,0 +1,94 @@
+import logging
+import os
+
+import pytest
+
+from tag_perception.runtime import cache
+
+VERSIONS = {'torch': '2', 'network code': 'abc'}
+
+
+class Maker:
+    def __init__(self, content: bytes = b'model\nwith lines') -> None:
+        self.content, self.calls = content, 0
+
+    def __call__(self) -> bytes:
+        self.calls += 1
+        return self.content
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    caplog.set_level(logging.INFO)
+    return tmp_path / 'tag_perception'
+
+
+def test_is_made_once_and_then_read(caplog):
+    make = Maker()
+    assert cache.fetch('a.onnx', VERSIONS, make) == make.content
+    assert cache.fetch('a.onnx', VERSIONS, Maker(b'other')) == make.content
+    assert make.calls == 1
+    assert 'WARNING' not in caplog.text
+
+
+def test_another_version_is_made_anew_and_said(caplog):
+    cache.fetch('a.onnx', VERSIONS, Maker())
+    make = Maker(b'new')
+    assert cache.fetch('a.onnx', {**VERSIONS, 'torch': '3'}, make) == b'new'
+    assert make.calls == 1
+    assert 'a.onnx was made with another torch; making it anew' in caplog.text
+    assert cache.fetch('a.onnx', {**VERSIONS, 'torch': '3'}, Maker()) == b'new'
+
+
+@pytest.mark.parametrize(
+    ('damage', 'word'),
+    [
+        (lambda data: b'', 'not one of ours'),
+        (lambda data: b'\xff\xfe\x00 rubbish', 'not one of ours'),
+        (lambda data: b'[1, 2]\nmodel', 'not one of ours'),
+        (lambda data: b'{"sha256": "0"}\nmodel', 'not one of ours'),
+        (lambda data: data[:-1], 'damaged'),
+        (lambda data: data[:-4] + b'ness', 'damaged'),
+    ],
+)
+def test_a_foreign_or_damaged_file_is_replaced(home, caplog, damage, word):
+    cache.fetch('a.onnx', VERSIONS, Maker())
+    file = home / 'a.onnx'
+    file.write_bytes(damage(file.read_bytes()))
+    make = Maker()
+    assert cache.fetch('a.onnx', VERSIONS, make) == make.content
+    assert make.calls == 1
+    assert word in caplog.text
+    assert cache.fetch('a.onnx', VERSIONS, make) == make.content
+    assert make.calls == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_one_warning(home, caplog):
+    home.write_text('a file where the folder should be')
+    make = Maker()
+    assert cache.fetch('a.onnx', VERSIONS, make) == make.content
+    warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert [r for r in warnings if 'cannot keep a.onnx' in r.getMessage()] == warnings[-1:]
+    assert len(warnings) == 1
+
+
+def test_a_full_disk_leaves_no_half_file(home, caplog, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', full)
+    assert cache.fetch('a.onnx', VERSIONS, Maker()) == Maker().content
+    assert 'No space left' in caplog.text
+    assert not list(home.iterdir())
+
+
+def test_only_the_files_used_last_are_kept(home):
+    for index in range(cache.KEPT_FILES + 3):
+        cache.fetch(f'{index}.onnx', VERSIONS, Maker())
+        os.utime(home / f'{index}.onnx', (index, index))
+        cache.fetch('0.onnx', VERSIONS, Maker())  # in use all the time
+    names = {path.name for path in home.iterdir()}
+    assert len(names) == cache.KEPT_FILES
+    assert {'0.onnx', f'{cache.KEPT_FILES + 2}.onnx'} <= names
+    assert '1.onnx' not in names

@@ -1,0 +1,241 @@
+"""The CUDA engine; what is arithmetic of batches and packing is tested without a GPU, too."""
+
+import gc
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from tag_perception.core.preprocess import view_of
+from tag_perception.core.structures import Camera, Objects3D
+from tag_perception.core.tasks import decode
+from tag_perception.runtime import cuda
+from tag_perception.runtime.engine import Engine, EngineConfig
+from tag_perception.runtime.runner import EngineFailure
+
+from .comparison import assert_close
+from .conftest import awake_network, save
+from .test_engine import CAMERA, HEIGHT, WIDTH, image, photos, reference
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+
+
+def on_gpu(test):
+    return pytest.mark.gpu(needs_cuda(test))
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    network = awake_network('tag_slim', seed=3)
+    return save(network, tmp_path_factory.mktemp('cuda') / 'tiny.safetensors')
+
+
+def build(weights, precision='auto', **options):
+    return Engine(
+        EngineConfig(weights, device='cuda', precision=precision, score_threshold=0.0), **options
+    )
+
+
+@on_gpu
+@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'bf16'])
+@pytest.mark.parametrize('size', [(96, 192), (64, 128), (75, 131)])
+def test_graph_equals_the_reference_path(weights, precision, size):
+    engine = build(weights, precision)
+    assert engine.status.backend == 'cuda graph'
+    camera = CAMERA.resized(size[1], size[0])
+    for seed in range(3):
+        picture = image(seed, *size)
+        expected = reference(weights, picture, camera)
+        assert_close(engine(picture, camera), expected, half=precision != 'fp32')
+
+
+@on_gpu
+@pytest.mark.parametrize('sparse_heads', [True, False])
+def test_sparse_and_dense_heads_equal_the_reference_path(weights, sparse_heads):
+    engine = build(weights, 'fp32', sparse_heads=sparse_heads)
+    assert_close(engine(image(), CAMERA), reference(weights, image(), CAMERA))
+
+
+@on_gpu
+@pytest.mark.skipif(not photos(), reason='no real frames beside the project')
+def test_real_images_equal_the_reference_path(weights):
+    from PIL import Image
+
+    engine = build(weights, 'fp32')
+    for path in photos()[:: max(1, len(photos()) // 4)]:
+        picture = np.array(Image.open(path).convert('RGB'))
+        camera = CAMERA.resized(picture.shape[1], picture.shape[0])
+        assert_close(engine(picture, camera), reference(weights, picture, camera))
+
+
+@on_gpu
+def test_a_batch_of_mixed_images_gives_what_single_calls_give(weights):
+    engine = build(weights, 'fp32')
+    pictures = [image(0), image(1, 75, 131), image(2)[..., ::-1], image(3)]
+    cameras = [CAMERA, None, CAMERA, CAMERA]
+    for picture, camera, scene in zip(
+        pictures, cameras, engine.batch(pictures, cameras), strict=True
+    ):
+        assert_close(scene, engine(picture, camera))
+
+
+@on_gpu
+def test_a_scene_is_not_overwritten_by_the_next(weights):
+    engine = build(weights)
+    first = engine(image(1), CAMERA)
+    kept = first.semantic.clone(), first.detection3d.center_cam.clone()
+    for seed in range(5):
+        engine(image(seed + 2), CAMERA)
+    assert torch.equal(first.semantic, kept[0])
+    assert torch.equal(first.detection3d.center_cam, kept[1])
+
+
+@on_gpu
+def test_stages_are_timed_inside_the_graph(weights):
+    engine = build(weights)
+    engine(image(), CAMERA)
+    assert list(engine.stages_ms) == ['upload', 'preprocess', 'network', 'decode', 'download']
+    assert all(0 < duration < 1000 for duration in engine.stages_ms.values())
+
+
+@on_gpu
+def test_graphs_are_bounded_and_memory_is_given_back(weights, caplog):
+    caplog.set_level('INFO')
+    engine = build(weights)
+    for extra in range(cuda.MAX_GRAPHS + 2):
+        engine(image(0, HEIGHT, WIDTH + extra), None)
+    assert len(engine._runner._graphs) == cuda.MAX_GRAPHS
+    assert 'dropped' in caplog.text
+    engine.close()
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_allocated() < 64 * 2**20
+
+
+@on_gpu
+def test_memory_of_the_device_stays_flat(weights):
+    engine = build(weights)
+    for _ in range(100):
+        engine(image(), CAMERA)
+    start = torch.cuda.memory_reserved()
+    for _ in range(400):
+        engine(image(), CAMERA)
+    assert torch.cuda.memory_reserved() <= 1.01 * start
+
+
+@on_gpu
+def test_where_no_graph_can_be_captured_it_works_without(weights, monkeypatch, caplog):
+    def unable(*_, **__):
+        raise RuntimeError('capture is not supported')
+
+    monkeypatch.setattr(torch.cuda, 'graph', unable)
+    engine = build(weights, 'fp32')
+    assert engine.status.backend == 'torch'
+    assert 'no CUDA graph' in caplog.text
+    assert_close(engine(image(), CAMERA), reference(weights, image(), CAMERA))
+
+
+@on_gpu
+def test_labels_of_triton_equal_the_plain_ones():
+    triton_labelling = pytest.importorskip('tag_perception.runtime.triton_labelling')
+    check_labels(triton_labelling.labels_at, 'cuda')
+
+
+def check_labels(labels_at, device):
+    from tag_perception.core.tasks import semantic
+
+    torch.manual_seed(0)
+    for shape, size in (
+        ((2, 5, 3, 16), (6, 32)), ((1, 19, 2, 16), (7, 301)), ((1, 3, 9, 9), (5, 5)),
+    ):  # fmt: skip
+        logits = torch.randn(shape, device=device)
+        for memory in (torch.contiguous_format, torch.channels_last):
+            labels = labels_at(logits.contiguous(memory_format=memory), size)
+            upsampled = semantic.upsample(logits, size)
+            chosen = upsampled.gather(1, labels[:, None].long()).squeeze(1)
+            assert labels.shape == (shape[0], *size)
+            assert (upsampled.amax(1) - chosen).max() < 1e-5
+
+
+def test_kernel_of_triton_equals_the_plain_labels_when_interpreted():
+    pytest.importorskip('triton')
+    if 'TRITON_INTERPRET' in os.environ:
+        from tag_perception.runtime.triton_labelling import labels_at
+
+        check_labels(labels_at, 'cpu')
+        return
+    this_test = f'{__file__}::test_kernel_of_triton_equals_the_plain_labels_when_interpreted'
+    child = subprocess.run(  # triton reads the variable when it is imported
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', this_test],
+        env={**os.environ, 'TRITON_INTERPRET': '1'},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stdout + child.stderr
+    assert '1 passed' in child.stdout
+
+
+def test_what_is_packed_for_the_download_comes_out_again():
+    torch.manual_seed(0)
+    outputs = {'detection3d': torch.randn(2, 43, 8, 16), 'semantic': torch.randn(2, 19, 8, 16)}
+    scene = decode(outputs, view_of([CAMERA, CAMERA], (64, 128), 'cpu'))
+    packed = cuda._pack(scene)
+    assert packed.keys() == {'semantic', 'boxes'}
+    assert packed['boxes'].shape == (2, 50, 17)
+    again = cuda._unpack(packed)
+    assert again.depth is None
+    assert torch.equal(again.semantic, scene.semantic)
+    for name, value in vars(scene.detection3d).items():
+        assert getattr(again.detection3d, name).dtype == value.dtype
+        assert torch.equal(getattr(again.detection3d, name), value)
+    assert cuda.WIDTHS.keys() == {field.name for field in fields(Objects3D)}
+
+
+class ShortOfMemory(cuda.CudaRunner):
+    """Batches as the real one, with passes that need `per_image` of a memory of 100."""
+
+    def __init__(self, per_image: int, kept: int = 0) -> None:
+        self.per_image, self.kept, self.passes = per_image, kept, []
+        self._graphs, self._max_batch, self.stages_ms = OrderedDict({'old': None}), None, {}
+
+    def _pass_for(self, images, bgr):
+        def run(images, cameras, stages_ms):
+            if len(images) * self.per_image + self.kept * len(self._graphs) > 100:
+                raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB\nmore')
+            self.passes.append(len(images))
+            return list(images)
+
+        return run
+
+    def _forget(self):
+        self._graphs.clear()
+
+
+def test_out_of_memory_makes_batches_smaller_for_good(caplog):
+    runner = ShortOfMemory(per_image=40)
+    images = [torch.full((2, 3, 3), n) for n in range(7)]
+    cameras = [Camera(3, 2, 1, 1, 1, 1)] * 7
+    assert [int(i[0, 0, 0]) for i in runner._batch(images, cameras, False)] == list(range(7))
+    assert runner.passes == [1] * 7
+    assert 'batches of at most' in caplog.text
+    caplog.clear()
+    runner._batch(images, cameras, False)
+    assert not caplog.text
+
+
+def test_out_of_memory_gives_up_other_graphs_first():
+    runner = ShortOfMemory(per_image=60, kept=50)
+    image = torch.zeros(2, 3, 3)
+    assert len(runner._batch([image], [Camera(3, 2, 1, 1, 1, 1)], False)) == 1
+
+
+def test_no_memory_for_a_single_image_is_one_clear_error():
+    runner = ShortOfMemory(per_image=200)
+    with pytest.raises(EngineFailure, match=r'one image of 3×2: CUDA out of memory.*; end other'):
+        runner._batch([torch.zeros(2, 3, 3)] * 4, [Camera(3, 2, 1, 1, 1, 1)] * 4, False)
