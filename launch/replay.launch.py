@@ -66,7 +66,7 @@ def replay(context: LaunchContext) -> list[RegisterEventHandler]:
             LaunchConfiguration('bag').perform(context),
             LaunchConfiguration('rate').perform(context),
             loop=LaunchConfiguration('loop').perform(context) == 'true',
-            rosbag2={'ros2bag', 'rosbag2_transport'} <= set(get_packages_with_prefixes()),
+            installed=set(get_packages_with_prefixes()),
         ),
         name='player',
         output='screen',
@@ -83,11 +83,13 @@ def replay(context: LaunchContext) -> list[RegisterEventHandler]:
     return handlers
 
 
-def player_command(bag: str, rate: str, loop: bool, rosbag2: bool) -> list[str]:
+def player_command(bag: str, rate: str, loop: bool, installed: set[str]) -> list[str]:
     """The command that publishes the bag's messages and /clock."""
-    player = (
-        ['ros2', 'bag', 'play']
-        if rosbag2
-        else [sys.executable, '-m', 'tag_perception', 'play-bag']
-    )
-    return [*player, bag, '--clock', '--rate', rate, *(['--loop'] if loop else [])]
+    needed, storage = {'ros2bag', 'rosbag2_transport'}, []
+    if bag.endswith('.mcap'):  # a single file tells no release before Iron how it is stored
+        needed, storage = needed | {'rosbag2_storage_mcap'}, ['--storage', 'mcap']
+    if needed <= installed:
+        player = ['ros2', 'bag', 'play', bag, *storage]
+    else:
+        player = [sys.executable, '-m', 'tag_perception', 'play-bag', bag]
+    return [*player, '--clock', '--rate', rate, *(['--loop'] if loop else [])]

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 IMAGE = 'sensor_msgs/msg/Image'
 CLOCK_PERIOD_S = 0.01
-MATCHING_S = 1.0
-"""How long to wait for subscribers without lockstep."""
+MATCHING_S = 3.0
+"""How long to wait for somebody who wants images, without lockstep."""
 SETTLING_S = 0.3
 """We know of the subscriber; until it knows of us too, it would drop what we send."""
 START_S = 120.0
@@ -112,8 +112,9 @@ class _Player:
         """Let discovery finish: what is sent before it is lost."""
         answers = self._answers
         if answers is None or self._image_topic is None:
-            publishers = self._publishers.values()
-            self._spin_until(lambda: all(map(_subscribed, publishers)), MATCHING_S)
+            topics = self._reader.topics
+            images = [p for topic, p in self._publishers.items() if topics[topic] == IMAGE]
+            self._spin_until(lambda: any(map(_subscribed, images)), MATCHING_S)
         else:
             image = self._publishers[self._image_topic]
             if not self._spin_until(lambda: _subscribed(image) and answers.connected(), START_S):

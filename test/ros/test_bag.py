@@ -42,6 +42,7 @@ class Labelled:
     depth: np.ndarray | None = None
     detection3d: Any = None
     ignore_px: np.ndarray | None = None
+    annotation: str | None = None
 
 
 def camera_T_vehicle() -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from tag_perception.data.recording import START_NS, StampedFrame
-from tag_perception.data.street.render import render
+from tag_perception.data.street.annotation import record
+from tag_perception.data.street.render import render_frame
 from tag_perception.data.street.view import RATE_HZ
 
 
@@ -17,7 +19,8 @@ def street_clip(
 
 
 def _frame(seed: int, step: int, size: tuple[int, int]) -> StampedFrame:
-    sample = render(seed, frame=0, size=size, step=step)
+    rendering = render_frame(seed, frame=0, size=size, step=step)
+    sample = rendering.sample
     return StampedFrame(
         stamp_ns=START_NS + round(step / RATE_HZ * 1e9),
         image=sample.image,
@@ -26,4 +29,5 @@ def _frame(seed: int, step: int, size: tuple[int, int]) -> StampedFrame:
         depth=sample.depth,
         detection3d=sample.detection3d,
         ignore_px=sample.ignore_px,
+        annotation=json.dumps(record(rendering.annotation, rendering.world)),
     )

@@ -1,0 +1,95 @@
+"""What replay.launch.py does with a bag. Needs the launch packages of a ROS installation."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('launch_ros')
+pytest.importorskip('ros2launch')
+
+from sensor_msgs.msg import Image
+
+from tag_perception.ros.storage import BagWriter
+
+FILE = 'replay.launch.py'
+
+# A lifecycle node that takes its time to become active and tells what time it has then.
+NODE = f"""#!{sys.executable}
+import time
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node = LifecycleNode('perception')
+node.create_subscription(
+    Image, 'image', lambda image: print('image', image.header.stamp.sec, flush=True), 10
+)
+time.sleep(2)
+node.trigger_configure()
+print('simulated', node.get_parameter('use_sim_time').value, flush=True)
+print('activating', flush=True)
+node.trigger_activate()
+try:
+    rclpy.spin(node)
+except (KeyboardInterrupt, ExternalShutdownException):
+    pass
+"""
+
+
+@pytest.fixture
+def bag(tmp_path):
+    path = tmp_path / 'short.mcap'
+    with BagWriter(path) as writer:
+        for i in range(8):
+            image = Image()
+            image.header.stamp.sec = 100 + i
+            writer.write('/image', image, (1000 + i) * 100_000_000)
+    return path
+
+
+def test_the_bag_starts_when_the_node_is_active_and_ends_the_launch(ros2_launch, bag):
+    finished = ros2_launch(FILE, f'bag:={bag}', node=NODE, timeout_s=90)
+    output = finished.stdout
+    assert finished.returncode == 0, output
+    assert 'simulated True' in output
+    assert output.index('activating') < output.index('[player-2]: process started')
+    assert 'image 107' in output, output
+    assert output.count('image 10') >= 7  # best effort may lose the first one
+    assert '8  /image' in output
+
+
+def test_no_bag_is_an_error_at_once(ros2_launch):
+    finished = ros2_launch(FILE, node=NODE)
+    assert finished.returncode != 0
+    assert 'bag' in finished.stdout
+    assert 'activating' not in finished.stdout
+
+
+@pytest.fixture
+def replay():
+    path = Path(__file__).parents[2] / 'launch' / FILE
+    spec = importlib.util.spec_from_file_location('replay_launch', path)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            'ament_index_python.packages.get_package_share_directory', lambda _: str(path.parent)
+        )
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_rosbag2_plays_where_it_is_installed(replay):
+    rosbag2 = {'ros2bag', 'rosbag2_transport', 'rosbag2_storage_mcap'}
+    command = replay.player_command('a.mcap', '0.5', loop=True, installed=rosbag2 | {'rclpy'})
+    assert command[:3] == ['ros2', 'bag', 'play']
+    assert command[3:] == ['a.mcap', '--storage', 'mcap', '--clock', '--rate', '0.5', '--loop']
+    assert replay.player_command('folder', '1.0', False, rosbag2)[3:] == [
+        'folder', '--clock', '--rate', '1.0',
+    ]  # fmt: skip
+    for missing in rosbag2:
+        command = replay.player_command('a.mcap', '1.0', False, rosbag2 - {missing})
+        assert command[:5] == [sys.executable, '-m', 'tag_perception', 'play-bag', 'a.mcap']
