@@ -7,6 +7,7 @@ it uses. A wrong input ends with one line on stderr and exit code 2.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -137,7 +138,8 @@ def street(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--sequence', action='store_true', help='30 frames at 17 Hz of each street'
     )
-    parser.add_argument('--workers', type=int, default=0, metavar='N', help='more processes')
+    cores = os.cpu_count() or 1
+    parser.add_argument('--workers', type=int, default=cores, metavar='N', help='processes')
     parser.add_argument('--device', default='cpu', help='where to render: cpu, cuda')
     args = parser.parse_args(arguments)
     from tag_perception.data.street import parse_size, write_tree
@@ -370,9 +372,27 @@ def schema(arguments: Sequence[str]) -> int:
 
 def node(arguments: Sequence[str]) -> int:
     """The perception node; takes ROS arguments (--ros-args …)."""
+    _parser(node).parse_known_args(arguments)  # for --help; the rest belongs to ROS
     from tag_perception.ros.process import perception_node
 
     return perception_node(['perception_node', *arguments])
+
+
+def wait_active(arguments: Sequence[str]) -> int:
+    """Wait until a lifecycle node is active, for scripts and launch files."""
+    parser = _parser(wait_active)
+    parser.add_argument('node', nargs='?', default='/perception', help='full name of the node')
+    parser.add_argument('--timeout', type=float, default=120.0, metavar='S', help='seconds')
+    own, ros_arguments = _split_ros(arguments)
+    args = parser.parse_args(own)
+
+    def work(stop: Any) -> None:
+        from tag_perception.ros import readiness, session
+
+        with session.client('wait_active', ros_arguments) as ros:
+            readiness.wait_active(ros, args.node, args.timeout, stop)
+
+    return _run(work)
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -409,6 +429,53 @@ def demo(arguments: Sequence[str]) -> int:
     return _run(work)
 
 
+def benchmark(arguments: Sequence[str]) -> int:
+    """Measure speed, all contenders in turn: engine (backends, stages), baselines (Table II)."""
+    parser = _parser(benchmark)
+    kinds = parser.add_subparsers(dest='kind', required=True)
+    engine = kinds.add_parser('engine', help='every backend, stage by stage')
+    engine.add_argument('--preset', nargs='+', default=['tag_slim'], help='networks')
+    engine.add_argument('--size', metavar='HxW', help='default: what each preset is made for')
+    engine.add_argument('--batch', nargs='+', type=int, default=[1], help='images per pass')
+    baselines = kinds.add_parser('baselines', help='the networks of Table II, and 3 × DLA34')
+    baselines.add_argument('--preset', nargs='+', default=None, help='default: all of Table II')
+    baselines.add_argument('--size', metavar='HxW', default='1024x2048')
+    for kind in (engine, baselines):
+        kind.add_argument('--rounds', type=int, default=20, help='measured calls of each')
+        kind.add_argument('--device', choices=('auto', 'cuda', 'cpu'), default='auto')
+        kind.add_argument('--json', metavar='FILE', help='write the figures')
+    args = parser.parse_args(arguments)
+    from tag_perception.data.street import parse_size
+    from tag_perception.runtime import benchmark as module
+    from tag_perception.runtime.machine import write_json
+
+    size = parse_size(args.size) if args.size else None
+    device = module.choose_device(args.device)
+    if args.kind == 'engine':
+        rows = module.benchmark_engine(args.preset, size, args.batch, args.rounds, device)
+    else:
+        presets = args.preset or list(module.PAPER_FPS)
+        rows = module.benchmark_baselines(presets, size, args.rounds, device)
+    print(module.format_table(rows))
+    if args.json:
+        write_json(args.json, module.report(args.kind, rows, device))
+    return 0
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Write a network as ONNX, for other runtimes."""
+    parser = _parser(export)
+    parser.add_argument('source', help='checkpoint, or a preset for random weights')
+    parser.add_argument('output', help='FILE.onnx')
+    parser.add_argument('--batch', type=int, default=1, help='images per pass')
+    args = parser.parse_args(arguments)
+    from tag_perception.runtime import export as module
+
+    names = module.export(args.source, args.output, args.batch)
+    print(f'{args.output}: image → {", ".join(names)}')
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'costs': costs,
     'train': train,
@@ -426,7 +493,10 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'show': show,
     'schema': schema,
     'node': node,
+    'wait-active': wait_active,
     'demo': demo,
+    'benchmark': benchmark,
+    'export': export,
 }
 
 
