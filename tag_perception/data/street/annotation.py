@@ -113,26 +113,6 @@ def record(note: Annotation, world: World) -> dict[str, Any]:
     center = note.center_world @ to_vehicle[:3, :3].T + to_vehicle[:3, 3]
     rotation = torch.from_numpy(to_vehicle[:3, :3] @ note.rotation_world)
     quaternion = geometry.quaternion_from_rotation(rotation).numpy()
-    entries = []
-    for i, label in enumerate(note.label_id):
-        entries.append({
-            '2d': {
-                'modal': _xywh(note.modal_px[i]),
-                'amodal': _xywh(_round_out(note.amodal_px[i])),
-            },
-            '3d': {
-                'center': center[i].tolist(),
-                'dimensions': note.size_lwh_m[i].tolist(),
-                'rotation': quaternion[i].tolist(),
-                'type': note.model[i],
-                'format': 'CRS_ISO8855',
-            },
-            'occlusion': round(float(note.occlusion[i]), 2),
-            'truncation': round(float(note.truncation[i]), 2),
-            'instanceId': int(note.instance_id[i]),
-            'label': LABEL_NAME[int(label)],
-            'score': 1.0,
-        })  # fmt: skip
     ignore = [
         {'2d': _xywh(box), 'label': _label_of(int(number)), 'instanceId': int(number)}
         for box, number in zip(note.ignore_px, note.ignore_id, strict=True)
@@ -145,9 +125,28 @@ def record(note: Annotation, world: World) -> dict[str, Any]:
             'fx': camera.fx, 'fy': camera.fy, 'u0': camera.u0, 'v0': camera.v0,
             'baseline': camera.baseline_m,
         },
-        'objects': entries,
+        'objects': [_entry(note, i, center[i], quaternion[i]) for i in range(len(center))],
         'ignore': ignore,
     }  # fmt: skip
+
+
+def _entry(note: Annotation, i: int, center: np.ndarray, quaternion: np.ndarray) -> dict[str, Any]:
+    amodal = np.concatenate((np.floor(note.amodal_px[i, :2]), np.ceil(note.amodal_px[i, 2:])))
+    return {
+        '2d': {'modal': _xywh(note.modal_px[i]), 'amodal': _xywh(amodal)},
+        '3d': {
+            'center': center.tolist(),
+            'dimensions': note.size_lwh_m[i].tolist(),
+            'rotation': quaternion.tolist(),
+            'type': note.model[i],
+            'format': 'CRS_ISO8855',
+        },
+        'occlusion': round(float(note.occlusion[i]), 2),
+        'truncation': round(float(note.truncation[i]), 2),
+        'instanceId': int(note.instance_id[i]),
+        'label': LABEL_NAME[int(note.label_id[i])],
+        'score': 1.0,
+    }
 
 
 def _instances(picture: Picture, instance_id: np.ndarray) -> np.ndarray:
@@ -214,10 +213,6 @@ def _regions(boxes: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _label_of(instance_id: int) -> str:
     return LABEL_NAME[instance_id // 1000 if instance_id >= 1000 else instance_id]
-
-
-def _round_out(box: np.ndarray) -> np.ndarray:
-    return np.concatenate((np.floor(box[:2]), np.ceil(box[2:]))).astype(np.int64)
 
 
 def _xywh(box: np.ndarray) -> list[int]:

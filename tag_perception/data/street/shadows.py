@@ -14,41 +14,41 @@ from tag_perception.data.street.weather import Weather
 
 LONGEST_M = 30.0
 """Cast shadows are cut here."""
+CONTACT, HARD, FAINTEST = (0.62, 0.3), 1e-3, 0.15
+"""Strength and softness of a contact shadow; softness, and least strength, of a cast one."""
 
 
 def cast(standing: Standing, weather: Weather, device: str) -> Polygons:
     """All shadows of the placements that have one."""
-    quads, textures, tones = [], [], []
-    boxes = np.nonzero(standing.shadow == 1)[0]
-    foot = _footprint(standing, boxes, 1.0)  # (n, 4, 2) along, left of the placement
-    soft = _footprint(standing, boxes, 1.0, margin=0.18)
-    quads.append(_on_ground(standing, boxes, soft))
-    textures.append('plain')
-    tones.append((0.62, 0.3))
-    if weather.shadow > 0.15:
-        shift = _shift(standing, boxes, weather)
-        moved = foot + shift[:, None]
+    boxes, crowns = (np.nonzero(standing.shadow == kind)[0] for kind in (1, 2))
+    soft = _on_ground(standing, boxes, _footprint(standing, boxes, margin=0.18))
+    shadows = [(soft, 'plain', CONTACT)]
+    if weather.shadow > FAINTEST:
+        foot = _footprint(standing, boxes)  # (n, 4, 2) along, left of the placement
+        moved = foot + _shift(standing, boxes, weather)[:, None]
         sides = [
             np.stack((foot[:, i], foot[:, j], moved[:, j], moved[:, i]), 1)
             for i, j in ((0, 1), (1, 2), (2, 3), (3, 0))
         ]
         for shape in (foot, moved, *sides):
-            quads.append(_on_ground(standing, boxes, shape))
-            textures.append('plain')
-            tones.append((weather.shadow, 1e-3))
-        crowns = np.nonzero(standing.shadow == 2)[0]
-        quads.append(_on_ground(standing, crowns, _crown(standing, crowns, weather)))
-        textures.append('crown_round')
-        tones.append((weather.shadow * 0.9, 1e-3))
-    counts = [len(quad) for quad in quads]
-    texture = np.repeat([TEXTURE[name] for name in textures], counts).astype(np.int32)
+            quads = _on_ground(standing, boxes, shape)
+            shadows.append((quads, 'plain', (weather.shadow, HARD)))
+        leaves = _on_ground(standing, crowns, _crown(standing, crowns, weather))
+        shadows.append((leaves, 'crown_round', (0.9 * weather.shadow, HARD)))
+    return _polygons(shadows, device)
+
+
+def _polygons(shadows: list[tuple[np.ndarray, str, tuple[float, float]]], device: str) -> Polygons:
+    """From corners (n, 4, 3), texture, and strength and softness."""
+    count = [len(quads) for quads, _, _ in shadows]
+    texture = np.repeat([TEXTURE[name] for _, name, _ in shadows], count).astype(np.int32)
     tone = np.zeros((4, len(texture)), np.float32)
-    tone[:2] = np.repeat(np.array(tones).T, counts, axis=1)
-    corner = np.concatenate(quads).astype(np.float32).transpose(1, 2, 0)
+    tone[:2] = np.repeat(np.array([tones for _, _, tones in shadows]).T, count, axis=1)
+    corner = np.concatenate([quads for quads, _, _ in shadows]).transpose(1, 2, 0)
     nothing = torch.zeros(len(texture), dtype=torch.int32, device=device)
     square = torch.ones(2, len(texture), device=device)
     return Polygons(
-        corner=torch.from_numpy(np.ascontiguousarray(corner)).to(device),
+        corner=torch.from_numpy(np.ascontiguousarray(corner, np.float32)).to(device),
         texture=torch.from_numpy(texture).to(device),
         repeat=square,
         origin=torch.zeros_like(square),
@@ -59,12 +59,10 @@ def cast(standing: Standing, weather: Weather, device: str) -> Polygons:
     )
 
 
-def _footprint(
-    standing: Standing, chosen: np.ndarray, grow: float, margin: float = 0.0
-) -> np.ndarray:
+def _footprint(standing: Standing, chosen: np.ndarray, margin: float = 0.0) -> np.ndarray:
     """(n, 4, 2) corners of the footprints in along, left coordinates around the placement."""
-    low = standing.extents[chosen, 0, :2] * grow - margin
-    high = standing.extents[chosen, 1, :2] * grow + margin
+    low = standing.extents[chosen, 0, :2] - margin
+    high = standing.extents[chosen, 1, :2] + margin
     corner = np.stack(
         (low, np.stack((high[:, 0], low[:, 1]), 1), high, np.stack((low[:, 0], high[:, 1]), 1)), 1
     )

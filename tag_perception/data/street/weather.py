@@ -70,16 +70,12 @@ def draw(dice: Dice) -> Weather:
     warm = np.array((1.0, 0.93, 0.82) if rise > 0.5 else (1.0, 0.85, 0.66))
     direct = {'clear': 1.3, 'cloudy': 0.12, 'haze': 0.3, 'rain': 0.03, 'dusk': 0.08}[kind]
     ambient = {'clear': 0.5, 'cloudy': 0.85, 'haze': 0.75, 'rain': 0.6, 'dusk': 0.22}[kind]
-    cloud = {
-        'clear': dice.uniform(0, 0.55),
-        'cloudy': dice.uniform(0.7, 1),
-        'haze': 0.5,
-        'rain': 1.0,
-    }
+    clear, gray = dice.uniform(0, 0.55), dice.uniform(0.7, 1)
+    cloud = {'clear': clear, 'cloudy': gray, 'haze': 0.5, 'rain': 1.0}
     cover = cloud.get(kind, dice.uniform(0.2, 1))
     air = {'haze': dice.uniform(0.004, 0.012), 'rain': dice.uniform(0.003, 0.007)}
     dim = {'rain': 0.62, 'dusk': 0.34}.get(kind, 1.0)
-    gray = dice.uniform(0.55, 0.95) if cover > 0.6 else 1.0
+    dull = dice.uniform(0.55, 0.95) if cover > 0.6 else 1.0
     headlamps = 1.0 if dusk or rain else 0.6 * dice.chance(0.15)
     return Weather(
         kind=kind,
@@ -89,7 +85,7 @@ def draw(dice: Dice) -> Weather:
         zenith=_BLUE * dim * dice.uniform(0.8, 1.1),
         horizon=(np.array((1.0, 0.78, 0.6)) if dusk else _WHITE) * dim,
         cloud=cover,
-        cloud_color=_WHITE * dim * gray,
+        cloud_color=_WHITE * dim * dull,
         cloud_shift=(dice.random(), dice.random()),
         extinction=air.get(kind, dice.uniform(0.0003, 0.0018)),
         wet=dice.uniform(0.4, 1.0) * rain,
