@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import tempfile
 import threading
 from collections.abc import Collection, Iterator
@@ -27,6 +28,9 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from tag_perception.config import InputError
+from tag_perception.ros.cutoff import CutMcapReader
+
+log = logging.getLogger(__name__)
 
 Storage = Literal['mcap', 'sqlite3']
 
@@ -131,14 +135,16 @@ class BagWriter:
 
 
 class BagReader:
-    """An open bag: a folder with metadata.yaml, an .mcap or a .db3 file."""
+    """An open bag: a folder with metadata.yaml, an .mcap or a .db3 file.
+
+    An MCAP recording that was cut off is read up to its last complete chunk.
+    """
 
     def __init__(self, path: Path | str) -> None:
-        """Raises InputError with file and cause where it is missing, cut off or no bag."""
+        """Raises InputError with file and cause where it is missing, damaged or no bag."""
         self.path = Path(path)
         with self._naming_the_file():
-            self._reader = Reader(self.path)
-            self._reader.open()
+            self._reader = _open(self.path)
         self.topics = {c.topic: c.msgtype for c in self._reader.connections}
         """Type of every topic, e.g. sensor_msgs/msg/Image."""
         self.counts = {c.topic: c.msgcount for c in self._reader.connections}
@@ -209,6 +215,27 @@ class BagReader:
         except Exception as error:
             text = ' '.join(str(error).split()) or type(error).__name__
             raise InputError(f'{self.path}: damaged, cut off or no bag: {text}') from error
+
+
+def _open(path: Path) -> Reader | CutMcapReader:
+    """A reader of the bag, open."""
+    try:
+        reader = Reader(path)
+        reader.open()
+        return reader
+    except Exception:
+        # The folder of a killed recorder has no metadata.yaml yet.
+        files = [path] if path.is_file() else sorted(path.glob('*.mcap'))
+        if len(files) != 1 or files[0].suffix != '.mcap':
+            raise
+        rest = CutMcapReader(files[0])
+        with suppress(Exception):
+            rest.open()
+        if not rest.connections:
+            raise
+        count = sum(connection.msgcount for connection in rest.connections)
+        log.warning('%s was cut off or is damaged; %d messages before that are read', path, count)
+        return rest
 
 
 def type_name(cls: type) -> str:

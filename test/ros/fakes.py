@@ -2,6 +2,7 @@
 
 python fakes.py node [--ros-args …]        a perception node
 python fakes.py process-bag IN OUT         process-bag
+python fakes.py camera HZ [--ros-args …]   images and calibrations, until it is ended
 HANG=configure|frame|nothing               where the engine stops and never comes back
 """
 
@@ -124,6 +125,19 @@ class HangingEngine(FakeEngine):
             time.sleep(1000)
 
 
+def play_camera(stop: process.Stop, rate_hz: str, *arguments: str) -> int:
+    """Publish until `stop`; stamped with the system clock."""
+    from tag_perception.ros import session
+
+    with session.client('camera', ['camera', *arguments]) as node:
+        images = node.create_publisher(Image, 'image', 1)
+        infos = node.create_publisher(CameraInfo, 'camera_info', 1)
+        while not stop.wait(1 / float(rate_hz)):
+            infos.publish(make_info())
+            images.publish(make_image(stamp_ns=time.time_ns()))
+    return 0
+
+
 def main(command: str, *arguments: str) -> int:
     def work(stop: process.Stop) -> int:
         from tag_perception.ros import bag, node, session
@@ -132,6 +146,8 @@ def main(command: str, *arguments: str) -> int:
             return session.serve(
                 lambda: node.PerceptionNode(HangingEngine), stop, ['fakes', *arguments]
             )
+        if command == 'camera':
+            return play_camera(stop, *arguments)
         source, output = arguments
         print(bag.process_bag(source, output, HangingEngine(), stop=stop))
         return 0
