@@ -1,5 +1,4 @@
 """Stop, slow down or go: the smallest planner that uses detections and obstacles.
-
     ros2 launch tag_perception perception.launch.py target_frame:=base_link
     python3 examples/planner.py --ros-args -p stop_m:=8.0
 It looks along a corridor as wide as the car, straight ahead in base_link (x forward, y left).
