@@ -1,7 +1,7 @@
 """The perception node as one lifecycle process, and RViz on request.
 
-Parameters come from `params_file`; `checkpoint`, `device` and `use_sim_time` overrule it only when
-they are given. Images of a 2048×1024 camera need the transport settings that both processes get
+Parameters come from `params_file`; `checkpoint`, `device` and the like overrule it only when they
+are given. Images of a 2048×1024 camera need the transport settings that both processes get
 here: with the defaults of Fast DDS most of them are lost.
 """
 
@@ -51,6 +51,32 @@ def generate_launch_description() -> LaunchDescription:
             description='where the network runs; empty: what params_file says',
         ),
         DeclareLaunchArgument(
+            'image_transport',
+            default_value=FROM_PARAMS_FILE,
+            choices=[FROM_PARAMS_FILE, 'raw', 'compressed'],
+            description='raw images, or JPEG and PNG; empty: what params_file says',
+        ),
+        DeclareLaunchArgument(
+            'target_frame',
+            default_value=FROM_PARAMS_FILE,
+            description='TF frame of boxes and obstacles; empty: what params_file says',
+        ),
+        DeclareLaunchArgument(
+            'score_threshold',
+            default_value=FROM_PARAMS_FILE,
+            description='boxes with a lower score are dropped; empty: what params_file says',
+        ),
+        *(
+            DeclareLaunchArgument(
+                f'{topic}_reliability',
+                default_value=FROM_PARAMS_FILE,
+                choices=[FROM_PARAMS_FILE, 'best_effort', 'reliable'],
+                description=f'what the subscription to {topic} asks for; '
+                'empty: what params_file says, or best_effort',
+            )
+            for topic in ('image', 'camera_info')
+        ),
+        DeclareLaunchArgument(
             'use_sim_time',
             default_value=FROM_PARAMS_FILE,
             choices=[FROM_PARAMS_FILE, *boolean],
@@ -75,7 +101,8 @@ def processes(context: LaunchContext) -> list[Node]:
         name: LaunchConfiguration(name).perform(context)
         for name in (
             'params_file', 'image', 'camera_info', 'namespace', 'checkpoint', 'device',
-            'use_sim_time', 'rviz', 'respawn',
+            'use_sim_time', 'rviz', 'respawn', 'image_transport', 'target_frame',
+            'score_threshold', 'image_reliability', 'camera_info_reliability',
         )
     }  # fmt: skip
     camera_info = given['camera_info'] or beside(given['image'], 'camera_info')
@@ -85,11 +112,28 @@ def processes(context: LaunchContext) -> list[Node]:
         'additional_env': environment(),
         'output': 'screen',
     }
-    overrides: dict[str, str | bool] = {
-        f'engine.{name}': given[name]
-        for name in ('checkpoint', 'device')
-        if given[name] != FROM_PARAMS_FILE
+    parameters = {
+        'checkpoint': 'engine.checkpoint',
+        'device': 'engine.device',
+        'image_transport': 'image_transport',
+        'target_frame': 'target_frame',
     }
+    overrides: dict[str, str | bool | float] = {
+        parameter: given[argument]
+        for argument, parameter in parameters.items()
+        if given[argument] != FROM_PARAMS_FILE
+    }
+    if given['score_threshold'] != FROM_PARAMS_FILE:
+        overrides['engine.score_threshold'] = float(given['score_threshold'])
+    topics = {'image': given['image'], 'camera_info': camera_info}
+    if given['image_transport'] == 'compressed':
+        topics['image'] += '/compressed'
+    for name, topic in topics.items():
+        if given[f'{name}_reliability'] != FROM_PARAMS_FILE:
+            full = absolute(given['namespace'], topic)
+            overrides[f'qos_overrides.{full}.subscription.reliability'] = given[
+                f'{name}_reliability'
+            ]
     clock = {}
     if given['use_sim_time'] != FROM_PARAMS_FILE:
         clock = {'use_sim_time': given['use_sim_time'] == 'true'}
@@ -111,6 +155,13 @@ def processes(context: LaunchContext) -> list[Node]:
         **shared,
     )
     return [node, rviz] if given['rviz'] == 'true' else [node]
+
+
+def absolute(namespace: str, topic: str) -> str:
+    """The fully qualified name of a topic in a namespace."""
+    return (
+        topic if topic.startswith('/') else f'/{namespace.strip("/")}/{topic}'.replace('//', '/')
+    )
 
 
 def beside(topic: str, name: str) -> str:

@@ -74,6 +74,27 @@ def test_given_arguments_overrule_the_yaml_and_nothing_else_does(ros2_launch, tm
     }
 
 
+def test_qos_and_outputs_can_be_set_where_the_doctor_says(ros2_launch):
+    (node,) = started(
+        ros2_launch,
+        'image:=cam/image_raw',
+        'namespace:=front',
+        'image_transport:=compressed',
+        'image_reliability:=reliable',
+        'camera_info_reliability:=best_effort',
+        'target_frame:=base_link',
+        'score_threshold:=0.0',
+    ).values()
+    reliability = 'subscription.reliability'
+    assert overrides(node['argv']) == {
+        'image_transport': 'compressed',
+        'target_frame': 'base_link',
+        'engine.score_threshold': 0.0,
+        f'qos_overrides./front/cam/image_raw/compressed.{reliability}': 'reliable',
+        f'qos_overrides./front/cam/camera_info.{reliability}': 'best_effort',
+    }
+
+
 def test_node_and_rviz_share_namespace_and_topics(ros2_launch):
     both = started(ros2_launch, 'rviz:=true', 'namespace:=front', 'image:=/cam/image_raw')
     assert set(both) == {'perception_node', 'rviz2'}
