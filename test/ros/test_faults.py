@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import signal
@@ -15,35 +14,17 @@ import pytest
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from tag_perception.core.structures import Scene
 from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.storage import BagReader, BagWriter, message_class
 
 from .conftest import FAKES
-from .fakes import TIMEOUT_S, FakeEngine, make_image, make_info
+from .fakes import TIMEOUT_S, make_image, make_info
+from .rig import QuickEngine, resident_bytes
 from .test_node import SUCCESS, Bench, bench, values  # noqa: F401
 
 RESTART_S = 10.0
 """Or twice a first start, on a machine that is busy with other things."""
 CAMERA_HZ = '20'
-
-
-class BriefEngine(FakeEngine):
-    """Forgets what it saw, and takes `inference_s` for it."""
-
-    inference_s = 0.0
-
-    def __call__(self, image: np.ndarray, camera) -> Scene:
-        time.sleep(self.inference_s)
-        scene = super().__call__(image, camera)
-        self.images.clear()
-        self.cameras.clear()
-        return scene
-
-
-def resident_bytes() -> int:
-    gc.collect()
-    return int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
 
 
 def test_a_node_killed_within_a_frame_and_restarted_publishes_within_ten_seconds(
@@ -119,7 +100,7 @@ with session.client('deaf') as node:
 @pytest.mark.parametrize('stopped', [False, True], ids=['never spins', 'is stopped'])
 def test_a_subscriber_that_never_reads_holds_nobody_up(start, bench, stopped):  # noqa: F811
     bench = bench()
-    bench.node._build_engine = BriefEngine
+    bench.node._build_engine = QuickEngine
     bench.node.autostart()
     bench.connect()
     bench.listen('depth/image')
@@ -146,7 +127,7 @@ def recording(start, bench, tmp_path):  # noqa: F811
 
     def record():
         its_bench = bench()
-        its_bench.node._build_engine = BriefEngine
+        its_bench.node._build_engine = QuickEngine
         its_bench.node.autostart()
         its_bench.connect()
         path = tmp_path / 'out.mcap'
@@ -227,7 +208,7 @@ def test_a_cut_recording_keeps_every_whole_chunk(tmp_path):
 
 def test_fifty_lifecycles_leave_nothing_behind(bench):  # noqa: F811
     bench = bench(autostart=False)
-    bench.node._build_engine = BriefEngine
+    bench.node._build_engine = QuickEngine
     sizes: list[tuple] = []
     memory: list[int] = []
     for cycle in range(50):
@@ -281,7 +262,7 @@ def test_two_nodes_in_one_namespace_keep_apart(start, client, spin_until):
 def test_results_are_never_older_than_two_inferences(start, bench):  # noqa: F811
     """60 images a second for an engine that manages five; on a busy machine it manages fewer."""
     bench = bench()
-    bench.node._build_engine = BriefEngine
+    bench.node._build_engine = QuickEngine
     bench.node.autostart()
     bench.node._pipeline._engine.inference_s = 0.2
     ages_s: list[float] = []
