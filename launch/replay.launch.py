@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory, get_packages_with_prefixes
-from launch import LaunchContext, LaunchDescription
+from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -20,13 +20,14 @@ from launch.actions import (
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.event_handlers import OnStateTransition
 
 from tag_perception.ros.transport import environment
 
 SHARE = Path(get_package_share_directory('tag_perception'))
+VERB = [sys.executable, '-m', 'tag_perception']
 LAST_RESULTS_S = 3.0
 """Time for the results of the last frames, after the last one was played."""
 
@@ -59,8 +60,15 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
-def replay(context: LaunchContext) -> list[RegisterEventHandler]:
+def replay(context: LaunchContext) -> list[Action]:
     """Play once the node is active; end with the bag, unless RViz still shows its last frame."""
+    namespace = LaunchConfiguration('namespace', default='').perform(context).strip('/')
+    shared = {'output': 'screen', 'additional_env': environment()}
+    gate = ExecuteProcess(
+        cmd=[*VERB, 'wait-active', f'/{namespace}/perception'.replace('//', '/')],
+        name='gate',
+        **shared,
+    )
     player = ExecuteProcess(
         cmd=player_command(
             LaunchConfiguration('bag').perform(context),
@@ -69,27 +77,26 @@ def replay(context: LaunchContext) -> list[RegisterEventHandler]:
             installed=set(get_packages_with_prefixes()),
         ),
         name='player',
-        output='screen',
-        additional_env=environment(),
+        **shared,
     )
-    handlers = [
-        RegisterEventHandler(
-            OnStateTransition(goal_state='active', entities=[player], handle_once=True)
-        )
-    ]
+
+    def on_gate_exit(event: ProcessExited, _context: LaunchContext) -> list[Action]:
+        return [Shutdown(reason='the node is not active')] if event.returncode else [player]
+
+    handlers = [OnProcessExit(target_action=gate, on_exit=on_gate_exit)]
     if LaunchConfiguration('rviz', default='false').perform(context) == 'false':
         end = TimerAction(period=LAST_RESULTS_S, actions=[Shutdown(reason='the bag has ended')])
-        handlers.append(RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end])))
-    return handlers
+        handlers.append(OnProcessExit(target_action=player, on_exit=[end]))
+    return [*map(RegisterEventHandler, handlers), gate]
 
 
 def player_command(bag: str, rate: str, loop: bool, installed: set[str]) -> list[str]:
     """The command that publishes the bag's messages and /clock."""
+    options = ['--clock', '--rate', rate, *(['--loop'] if loop else [])]
     needed, storage = {'ros2bag', 'rosbag2_transport'}, []
     if bag.endswith('.mcap'):  # a single file tells no release before Iron how it is stored
         needed, storage = needed | {'rosbag2_storage_mcap'}, ['--storage', 'mcap']
     if needed <= installed:
-        player = ['ros2', 'bag', 'play', bag, *storage]
-    else:
-        player = [sys.executable, '-m', 'tag_perception', 'play-bag', bag]
-    return [*player, '--clock', '--rate', rate, *(['--loop'] if loop else [])]
+        # rosbag2 does not wait for subscribers, which takes discovery a moment.
+        return ['ros2', 'bag', 'play', bag, *storage, '--delay', '1.0', *options]
+    return [*VERB, 'play-bag', bag, *options]
