@@ -25,18 +25,30 @@ def wait_active(ros: Node, name: str, timeout_s: float, stop: Stop) -> None:
     client: Client = ros.create_client(GetState, f'{name}/get_state')
     executor = SingleThreadedExecutor()
     executor.add_node(ros)
-    deadline_s, state = time.monotonic() + timeout_s, 'not there'
+    try:
+        state = _poll(client, executor, time.monotonic() + timeout_s, stop)
+    finally:
+        executor.remove_node(ros)
+        executor.shutdown()
+    if state is not None:
+        raise InputError(f'{name} is {state} after {timeout_s:g} s, not active: see its log')
+
+
+def _poll(
+    client: Client, executor: SingleThreadedExecutor, deadline_s: float, stop: Stop
+) -> str | None:
+    """None once the node is active or `stop` is set, its last state once the time is up."""
+    state = 'not there'
     while not stop.is_set():
         if client.service_is_ready():
             answer = client.call_async(GetState.Request())
             executor.spin_until_future_complete(answer, timeout_sec=1.0)
             response = answer.result()  # None without an answer
             if response is not None:
-                state = response.current_state.label
                 if response.current_state.id == State.PRIMARY_STATE_ACTIVE:
-                    break
+                    return None
+                state = response.current_state.label
         if time.monotonic() > deadline_s:
-            raise InputError(f'{name} is {state} after {timeout_s:g} s, not active: see its log')
+            return state
         stop.wait(POLL_S)
-    executor.remove_node(ros)
-    executor.shutdown()
+    return None
