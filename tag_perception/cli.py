@@ -120,7 +120,7 @@ def study(arguments: Sequence[str]) -> int:
             config,
             lambda weights, out: evaluate_checkpoint(
                 str(weights), config.evaluation, 'val', str(out)
-            ),
+            )[0],
             print,
         )
     print(module.format_lines(module.collect(config, delta_t), list(config.singles)))
