@@ -326,6 +326,11 @@ def test_no_network_is_one_line(project: Path) -> None:
     assert len(stamps) == 1, 'the environment stands, the packages are still due'
 
 
+def test_a_killed_command_is_one_line(environment) -> None:
+    with pytest.raises(Exception, match=r'^sh was ended by signal 9 .*goes on from here$'):
+        environment._run('sh', '-c', 'kill -9 $$')
+
+
 @pytest.mark.parametrize(
     ('line', 'remedy'),
     [

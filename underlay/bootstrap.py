@@ -201,6 +201,9 @@ class Environment:
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
+        if process.returncode < 0:
+            killed = f'{Path(words[0]).name} was ended by signal {-process.returncode}'
+            raise SetupError(f'{killed} (memory?): `make setup` goes on from here')
         if process.returncode:
             raise SetupError(explain(self._tail(start), self.log))
 
