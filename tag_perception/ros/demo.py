@@ -194,6 +194,8 @@ def image_topic(source: Path) -> str:
         topic = reader.topic_of(player.IMAGE)
         if not reader.counts[topic]:
             raise InputError(f'{source}: no images on {topic}')
+        if topic.startswith(f'{NODE}/'):  # the node would listen to itself
+            raise InputError(f'{source}: {topic} is what a node made of images: give their bag')
         return topic
 
 

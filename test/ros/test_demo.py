@@ -8,6 +8,7 @@ import pytest
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from tag_perception.config import InputError
 from tag_perception.core import checkpoint
 from tag_perception.core.network import NetworkConfig, build_network
 from tag_perception.ros import demo
@@ -138,6 +139,13 @@ def test_copying_takes_the_first_images_and_what_belongs_to_them(tmp_path):
     assert counts.keys() == {'/cam/image', '/cam/camera_info', '/ground_truth/depth/image'}
     with BagReader(tmp_path / 'all') as source, BagReader(tmp_path / 'some.mcap') as copy:
         assert headers(copy, '/cam/image') == headers(source, '/cam/image')[:2]
+
+
+def test_a_recording_of_results_is_no_input(tmp_path):
+    with BagWriter(tmp_path / 'results.mcap') as writer:
+        writer.write('/perception/depth/image', Image(header=header(0)), START_NS)
+    with pytest.raises(InputError, match=r'results\.mcap: /perception/depth/image is what'):
+        demo.image_topic(tmp_path / 'results.mcap')
 
 
 def header(index: int) -> Header:
