@@ -65,6 +65,7 @@ def save(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(weights, partial, metadata=header)
+        partial.chmod(0o644)  # safetensors writes files that only their owner can read
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
