@@ -1,0 +1,157 @@
+"""Small networks and few rounds: what is measured is nobody's business, how it is said is."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tag_perception import cli
+from tag_perception.config import InputError
+from tag_perception.runtime import benchmark, roofline
+from tag_perception.runtime.contenders import EAGER, build_contenders
+from tag_perception.runtime.onnx import to_onnx
+
+from .comparison import assert_close
+from .conftest import awake_network, save
+from .test_engine import CAMERA, image, reference
+
+CPU = torch.device('cpu')
+
+
+def test_every_contender_gives_the_scene_of_the_reference_path(tmp_path):
+    network = awake_network('tag_slim')
+    path = save(network, tmp_path / 'tiny.safetensors')
+    expected = reference(path, image(), CAMERA)
+    contenders = build_contenders(network, CPU)
+    assert next(iter(contenders)) == EAGER
+    for contender in contenders.values():
+        scenes = contender([image(), image()], [CAMERA, CAMERA])
+        assert len(scenes) == 2
+        assert_close(scenes[1], expected)
+        assert list(contender.stages_ms) == [
+            'upload', 'preprocess', 'network', 'decode', 'download',
+        ]  # fmt: skip
+        contender.close()
+
+
+def test_engine_figures_from_the_command_line(tmp_path, capsys):
+    file = tmp_path / 'engine.json'
+    arguments = ['benchmark', 'engine', '--size', '64x128', '--batch', '1', '2', '--rounds', '2']
+    assert cli.main([*arguments, '--device', 'cpu', '--json', str(file)]) == 0
+    content = json.loads(file.read_text())
+    assert content['benchmark'] == 'engine'
+    assert content['machine']['versions']['torch'] == torch.__version__
+    assert {'cpu', 'cpu_cores', 'threads', 'load_average', 'os'} <= content['machine'].keys()
+    rows = content['rows']
+    assert {row['batch'] for row in rows} == {1, 2}
+    assert {EAGER, 'torch'} <= {row['engine'] for row in rows}
+    for row in rows:
+        assert row['preset'] == 'tag_slim'
+        assert row['size'] == '64x128'
+        assert row['device'] == 'cpu'
+        assert 0 < row['min_ms'] <= row['p50_ms'] <= row['p99_ms'] <= row['max_ms']
+        assert row['network_p50_ms'] < row['p50_ms']
+        assert row['roofline_share'] > 0
+        assert row['fps'] == pytest.approx(1e3 * row['batch'] / row['p50_ms'])
+    eager = [row for row in rows if row['engine'] == EAGER]
+    assert [row['ratio_to_eager'] for row in eager] == [1, 1]
+    assert 'eager fp32' in capsys.readouterr().out
+
+
+def test_baselines_stand_beside_the_paper_and_three_single_tasks():
+    presets = ['tag_slim', *benchmark.SINGLES]
+    rows = {row.preset: row for row in benchmark.benchmark_baselines(presets, (64, 128), 2, CPU)}
+    assert list(rows) == [*presets, benchmark.THREE_SINGLES]
+    assert rows['dla34_detection3d'].paper_fps == 17.4
+    assert rows['tag_slim'].paper_fps is None
+    together = rows[benchmark.THREE_SINGLES]
+    assert together.min_ms >= sum(rows[name].min_ms for name in benchmark.SINGLES) - 1e-6
+    assert together.stages_ms.keys() == rows['tag_slim'].stages_ms.keys()
+
+
+def test_contenders_take_turns():
+    calls = []
+
+    class Fake:
+        backend, stages_ms = 'fake', {'network': 1.0}
+
+        def __init__(self, name):
+            self.name = name
+
+        def __call__(self, images, cameras):
+            assert images[0].shape == (40, 72, 3)
+            assert (cameras[0].height, cameras[0].width) == (40, 72)
+            calls.append(self.name)
+
+    samples = benchmark.measure({'a': Fake('a'), 'b': Fake('b')}, (40, 72), 2, rounds=3)
+    assert calls == ['a', 'b'] * (3 + benchmark.WARM_UP)
+    assert len(samples['b'].total_ms) == len(samples['b'].stages_ms) == 3
+
+
+def test_work_is_that_of_the_cost_table_and_less_at_peaks():
+    from tag_perception.core.costs import count
+    from tag_perception.core.network import PRESETS
+
+    config = PRESETS['tag']
+    dense = roofline.measure_work(config, sparse=False)
+    assert dense.macs == count(config).macs
+    assert roofline.measure_work(config).macs < 0.83 * dense.macs
+    rates = roofline.Rates(macs_per_s=1e12, bytes_per_s=1e30)
+    assert dense.roofline_ms(rates, 4) == pytest.approx(dense.macs / 1e9)
+    rates = roofline.Rates(macs_per_s=1e30, bytes_per_s=1e9)
+    assert dense.roofline_ms(rates, 2) == pytest.approx(dense.numbers * 2 / 1e6)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'word'),
+    [
+        (['engine', '--preset', 'nonsense'], 'nonsense'),
+        (['engine', '--size', '65x128'], 'multiples of 32'),
+        (['engine', '--size', 'big'], 'big'),
+        (['engine', '--rounds', '0'], 'rounds'),
+        (['engine', '--batch', '0'], 'batch'),
+        (['baselines', '--rounds', '-1'], 'rounds'),
+    ],
+)
+def test_wrong_arguments_are_one_line(capsys, arguments, word):
+    assert cli.main(['benchmark', *arguments, '--device', 'cpu']) == 2
+    error = capsys.readouterr().err
+    assert word in error
+    assert error.count('\n') == 1
+
+
+def test_figures_that_cannot_be_written_are_one_line(tmp_path):
+    from tag_perception.runtime.machine import write_json
+
+    with pytest.raises(InputError, match='cannot write the figures'):
+        write_json(tmp_path / 'no' / 'file.json', {})
+
+
+def test_exported_network_gives_the_raw_outputs(tmp_path, capsys):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    network = awake_network('tag_slim')
+    path, output = save(network, tmp_path / 'tiny.safetensors'), tmp_path / 'tiny.onnx'
+    assert cli.main(['export', path, str(output), '--batch', '2']) == 0
+    assert 'image → detection3d, semantic, depth' in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(str(output), providers=['CPUExecutionProvider'])
+    inputs = torch.randn(2, 3, 64, 128)
+    found = session.run(None, {'image': inputs.numpy()})
+    names = [value.name for value in session.get_outputs()]
+    with torch.inference_mode():
+        expected = network(inputs)
+    for name, values in zip(names, found, strict=True):
+        np.testing.assert_allclose(values, expected[name].numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_export_refuses_in_one_line(tmp_path, capsys):
+    assert cli.main(['export', 'tag_slim', str(tmp_path / 'no' / 'file.onnx')]) == 2
+    assert 'cannot write the network' in capsys.readouterr().err
+    assert cli.main(['export', str(tmp_path / 'none'), str(tmp_path / 'file.onnx')]) == 2
+    assert cli.main(['export', 'tag_slim', str(tmp_path / 'f.onnx'), '--batch', '0']) == 2
+
+
+def test_onnx_file_needs_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    assert len(to_onnx(awake_network('tag_slim'), ['detection3d', 'semantic', 'depth'])) > 1e6
+    assert not list(tmp_path.iterdir())
