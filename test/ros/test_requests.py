@@ -332,4 +332,4 @@ def test_latency_of_every_frame_is_published(active):
     stages = {key: float(value) for key, value in values(message.status[0]).items()}
     assert {'transport_ms', 'wait_ms', 'network_ms', 'fill_ms', 'total_ms'} <= set(stages)
     total = stages.pop('total_ms')
-    assert total == pytest.approx(sum(stages.values()), rel=1e-6)
+    assert total == pytest.approx(sum(stages.values()), abs=0.02)  # each is rounded
