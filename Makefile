@@ -15,7 +15,7 @@ ifneq ($(ROS_DISTRO),)
 unexport ROS_DISTRO PYTHONPATH LD_LIBRARY_PATH CMAKE_PREFIX_PATH
 endif
 
-.PHONY: setup test test-slow fuzz lint demo clean
+.PHONY: setup test test-slow fuzz soak coverage lint demo clean
 
 setup:
 	@command -v $(PYTHON3) >/dev/null || { echo 'set-up: there is no $(PYTHON3); install Python 3.10 to 3.12 or name one: make setup PYTHON3=…' >&2; exit 1; }
@@ -29,6 +29,12 @@ test-slow: setup
 
 fuzz: setup  # the hostile inputs of the suite 25-fold, and new ones on each run
 	FUZZ_SCALE=25 $(VENV)/bin/pytest -m fuzz $(ARGS)
+
+soak: setup  # 20,000 frames while memory stays flat; SOAK_FRAMES=n for fewer
+	$(VENV)/bin/pytest -m slow test/ros/test_soak.py -s $(ARGS)
+
+coverage: setup  # branches of core, runtime and ros; fails below 90 %
+	$(VENV)/bin/pytest --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check
