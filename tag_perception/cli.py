@@ -302,35 +302,10 @@ def evaluate_bag(arguments: Sequence[str]) -> int:
     parser.add_argument('--out', required=True, metavar='DIR', help='where the results go')
     parser.add_argument('--node', default='/perception', help='who published the results')
     args = parser.parse_args(arguments)
-    from tag_perception.core.structures import Sample
-    from tag_perception.evaluate.recorded import RecordedFrame, evaluate_recorded
+    results, remarks = _score(args.bag, args.ground_truth or args.bag, args.out, args.node)
     from tag_perception.evaluate.run import format_headline
-    from tag_perception.ros.results import Recorded, Recording
 
-    recording = Recording(args.bag, args.ground_truth, args.node)
-
-    def frame(recorded: Recorded) -> RecordedFrame:
-        source, labels = recorded.source, recorded.source.labels
-        if source.camera is None:
-            raise InputError(f'{recording.source}: frame {source.stamp_ns} has no calibration')
-        semantic = None if labels.semantic is None else labels.semantic.numpy()
-        depth = None if labels.depth is None else labels.depth.numpy()
-        boxes = None if source.annotation is None else labels.detection3d
-        name = str(source.stamp_ns)
-        sample = Sample(name, source.image, source.camera, semantic, depth, boxes)
-        total_ms = recorded.latency_ms.get('total', float('nan'))
-        return RecordedFrame(sample, recorded.scene, source.annotation, total_ms)
-
-    about = {'name': args.bag, 'bag': args.bag, 'ground_truth': args.ground_truth or args.bag}
-    results = evaluate_recorded(map(frame, recording), args.out, about)
-    print(format_headline(results))
-    if recording.missing:
-        print(f'{recording.missing} frames have no results and are not in these scores')
-    if recording.score_threshold:
-        print(
-            f'boxes below {recording.score_threshold:g} were not published: record with '
-            'engine.score_threshold=0.0 for the official scores'
-        )
+    print('\n'.join([format_headline(results), *remarks]))
     return 0
 
 
@@ -421,7 +396,7 @@ def demo(arguments: Sequence[str]) -> int:
         if args.checkpoint:
             parameters['engine.checkpoint'] = args.checkpoint
         chain = module.Demo(Path(args.out), parameters)
-        summary = chain.run(_demo_input(args), stop)
+        summary = chain.run(_demo_input(args), _demo_scores, stop)
         if summary:
             print(module.format_summary(summary))
         print(f'{args.out}: ' + ', '.join(sorted(path.name for path in chain.products())))
@@ -524,6 +499,48 @@ def _run(work: Callable[[Any], None]) -> int:
     from tag_perception.ros.process import run
 
     return run(work, leave=True)
+
+
+def _score(bag: Any, ground_truth: Any, out: Any, node: str) -> tuple[dict[str, Any], list[str]]:
+    """Scores of recorded results, and remarks on what they do not cover."""
+    from tag_perception.core.structures import Sample
+    from tag_perception.evaluate.recorded import RecordedFrame, evaluate_recorded
+    from tag_perception.ros.results import Recorded, Recording
+
+    recording = Recording(bag, ground_truth, node)
+
+    def frame(recorded: Recorded) -> RecordedFrame:
+        source, labels = recorded.source, recorded.source.labels
+        if source.camera is None:
+            raise InputError(f'{recording.source}: frame {source.stamp_ns} has no calibration')
+        semantic = None if labels.semantic is None else labels.semantic.numpy()
+        depth = None if labels.depth is None else labels.depth.numpy()
+        boxes = None if source.annotation is None else labels.detection3d
+        name = str(source.stamp_ns)
+        sample = Sample(name, source.image, source.camera, semantic, depth, boxes)
+        total_ms = recorded.latency_ms.get('total', float('nan'))
+        return RecordedFrame(sample, recorded.scene, source.annotation, total_ms)
+
+    about = {'name': str(bag), 'bag': str(bag), 'ground_truth': str(ground_truth)}
+    results = evaluate_recorded(map(frame, recording), out, about)
+    remarks = []
+    if recording.missing:
+        remarks.append(f'{recording.missing} frames have no results and are not in these scores')
+    if recording.score_threshold:
+        remarks.append(
+            f'boxes below {recording.score_threshold:g} were not published: record with '
+            'engine.score_threshold=0.0 for the official scores'
+        )
+    return results, remarks
+
+
+def _demo_scores(recording: Path, ground_truth: Path, out: Path) -> dict[str, Any]:
+    """The headline scores of the demo's recording, and remarks on them."""
+    from tag_perception.evaluate.run import HEADLINE
+    from tag_perception.ros.demo import NODE
+
+    results, remarks = _score(recording, ground_truth, out, NODE)
+    return {**{name: results[name] for name in HEADLINE}, 'remarks': remarks}
 
 
 def _demo_input(args: argparse.Namespace) -> Callable[[Path, Any], object]:

@@ -27,7 +27,9 @@ from tag_perception.ros.bag import GROUND_TRUTH
 from tag_perception.ros.children import Children
 from tag_perception.ros.diagnostics import PERCENTILES
 from tag_perception.ros.process import Stop
+from tag_perception.ros.results import Recording
 from tag_perception.ros.storage import BagReader, BagWriter
+from tag_perception.runtime.engine import UNTRAINED
 
 NODE = '/perception'
 START_S = 120.0
@@ -40,6 +42,8 @@ PRODUCTS = ('input.mcap', 'output.mcap', 'overlay.mp4', 'overlay.png', 'summary.
 
 WriteInput = Callable[[Path, Stop], object]
 """Writes the input bag to a path."""
+Score = Callable[[Path, Path, Path], dict[str, Any]]
+"""Scores a recording against the labels of its input; the third path takes what it writes."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Demo:
         """The results that exist by now."""
         return [self.out / name for name in PRODUCTS if (self.out / name).exists()]
 
-    def run(self, write_input: WriteInput, stop: Stop) -> dict[str, Any]:
+    def run(self, write_input: WriteInput, score: Score, stop: Stop) -> dict[str, Any]:
         """Run everything; the summary, empty if `stop` ended it. Raises InputError."""
         _isolate()
         prepare(self.out)
@@ -82,9 +86,17 @@ class Demo:
         if stop.is_set():
             return {}
         _say('4/4  pictures')
-        pictures = self.out / 'overlay.mp4', self.out / 'overlay.png'
-        film.draw_film(source, recording, *pictures, node=NODE, progress=True, stop=stop)
         summary = summarize(sent, played.unanswered, watch.reports, recording)
+        film.draw_film(
+            Recording(recording, source, NODE),
+            self.out / 'overlay.mp4',
+            self.out / 'overlay.png',
+            note='' if summary['trained'] else UNTRAINED,
+            progress=True,
+            stop=stop,
+        )
+        if labelled(source) and not stop.is_set():
+            summary['scores'] = score(recording, source, self.out / 'scores')
         (self.out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
         return summary
 
@@ -199,6 +211,12 @@ def image_topic(source: Path) -> str:
         return topic
 
 
+def labelled(source: Path) -> bool:
+    """Whether a bag has ground truth."""
+    with BagReader(source) as reader:
+        return any(topic.startswith(f'{GROUND_TRUTH}/') for topic in reader.topics)
+
+
 def node_arguments(parameters: dict[str, Any], images: str, file: Path) -> list[str]:
     """The verb and its ROS arguments for a bag's topics; writes the parameters to `file`."""
     info = f'{images.rpartition("/")[0]}/camera_info'
@@ -249,6 +267,12 @@ def format_summary(summary: dict[str, Any]) -> str:
         f'device     {summary["device"]} ({summary["device_name"]}), {summary["precision"]}',
         f'checkpoint {summary["checkpoint"]}',
     ]
+    scores = dict(summary.get('scores', {}))
+    remarks = scores.pop('remarks', [])
+    if scores:
+        lines += ['', 'scores against the ground truth of the input']
+        lines += [f'  {k:16}{"–" if v is None else f"{v:.4f}":>10}' for k, v in scores.items()]
+        lines += [f'  ({remark})' for remark in remarks]
     return '\n'.join(lines)
 
 

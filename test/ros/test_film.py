@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
 
+from tag_perception.config import InputError
 from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.ros.bag import make_bag, process_bag
 from tag_perception.ros.film import SHORTEST_S, draw_film
 from tag_perception.ros.messages import DetectionsMessage, to_scene
 from tag_perception.ros.process import Stop
+from tag_perception.ros.results import Recording
 from tag_perception.ros.storage import BagReader, BagWriter
 
 from .fakes import FakeEngine, golden_boxes
@@ -33,13 +35,8 @@ def bags(tmp_path):
 
 
 def draw(folder, **options):
-    return draw_film(
-        folder / 'input.mcap',
-        folder / 'output.mcap',
-        folder / 'film.mp4',
-        folder / 'still.png',
-        **options,
-    )
+    recording = Recording(folder / 'output.mcap', folder / 'input.mcap')
+    return draw_film(recording, folder / 'film.mp4', folder / 'still.png', **options)
 
 
 def frames_of(path):
@@ -85,11 +82,12 @@ def test_without_calibration_there_are_no_boxes_but_mask_and_depth(tmp_path):
     assert cv2.imread(str(tmp_path / 'still.png')).shape == (32 + 512, 3 * 1024, 3)
 
 
-def test_no_results_at_all_make_no_pictures(bags):
+def test_a_bag_without_results_is_named(bags):
     (bags / 'output.mcap').unlink()
     with BagWriter(bags / 'output.mcap') as writer:
         writer.write('/other', CameraInfo(), START_NS)
-    assert draw(bags) == 0
+    with pytest.raises(InputError, match=r'output\.mcap: no results of /perception'):
+        draw(bags)
     assert not (bags / 'film.mp4').exists()
     assert not (bags / 'still.png').exists()
 
