@@ -5,22 +5,26 @@ that loading the network costs no frame. `ros2 bag play` is used where rosbag2 i
 package's own player otherwise.
 """
 
+import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory, get_packages_with_prefixes
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
+    EmitEvent,
     ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
+    SetLaunchConfiguration,
     Shutdown,
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
-from launch.events.process import ProcessExited
+from launch.events.process import ProcessExited, SignalProcess
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
@@ -42,6 +46,13 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'loop', default_value='false', choices=boolean, description='play again and again'
             ),
+            DeclareLaunchArgument(
+                'score',
+                default_value='false',
+                choices=boolean,
+                description='score the results against the labels in the bag and print that at '
+                'the end; each frame then waits for the results of the last one',
+            ),
             # Ahead of the included declarations, whose defaults are meant for a live camera.
             DeclareLaunchArgument(
                 'image',
@@ -62,37 +73,75 @@ def generate_launch_description() -> LaunchDescription:
 
 def replay(context: LaunchContext) -> list[Action]:
     """Play once the node is active; end with the bag, unless RViz still shows its last frame."""
-    namespace = LaunchConfiguration('namespace', default='').perform(context).strip('/')
-    shared = {'output': 'screen', 'additional_env': environment()}
-    gate = ExecuteProcess(
-        cmd=[*VERB, 'wait-active', f'/{namespace}/perception'.replace('//', '/')],
-        name='gate',
-        **shared,
+    value = {
+        name: LaunchConfiguration(name, default='').perform(context)
+        for name in ('bag', 'rate', 'loop', 'score', 'namespace', 'rviz', 'score_threshold')
+    }
+    node = '/'.join(['', *filter(None, value['namespace'].split('/')), 'perception'])
+    score, loop = value['score'] == 'true', value['loop'] == 'true'
+    if score and loop:
+        raise RuntimeError('score:=true needs a replay that ends: leave loop:=true out')
+    gate = process('gate', [*VERB, 'wait-active', node])
+    command = player_command(
+        value['bag'],
+        value['rate'],
+        loop,
+        lockstep=node if score else None,
+        installed=set(get_packages_with_prefixes()),
     )
-    player = ExecuteProcess(
-        cmd=player_command(
-            LaunchConfiguration('bag').perform(context),
-            LaunchConfiguration('rate').perform(context),
-            loop=LaunchConfiguration('loop').perform(context) == 'true',
-            installed=set(get_packages_with_prefixes()),
-        ),
-        name='player',
-        **shared,
-    )
+    player = process('player', command)
+    end: list[Action] = [Shutdown(reason='the bag has ended')]
+    before: list[Action] = []
+    if score:
+        before, end = scoring(value['bag'], node, Path(tempfile.mkdtemp(prefix='tag_perception_')))
+        if not value['score_threshold']:
+            before.insert(0, SetLaunchConfiguration('score_threshold', '0.0'))
+    elif value['rviz'] == 'true':
+        end = []
 
     def on_gate_exit(event: ProcessExited, _context: LaunchContext) -> list[Action]:
         return [Shutdown(reason='the node is not active')] if event.returncode else [player]
 
-    handlers = [OnProcessExit(target_action=gate, on_exit=on_gate_exit)]
-    if LaunchConfiguration('rviz', default='false').perform(context) == 'false':
-        end = TimerAction(period=LAST_RESULTS_S, actions=[Shutdown(reason='the bag has ended')])
-        handlers.append(OnProcessExit(target_action=player, on_exit=[end]))
-    return [*map(RegisterEventHandler, handlers), gate]
+    handlers = [
+        OnProcessExit(target_action=gate, on_exit=on_gate_exit),
+        OnProcessExit(
+            target_action=player, on_exit=[TimerAction(period=LAST_RESULTS_S, actions=end)]
+        ),
+    ]
+    return [*before, *map(RegisterEventHandler, handlers), gate]
 
 
-def player_command(bag: str, rate: str, loop: bool, installed: set[str]) -> list[str]:
+def scoring(bag: str, node: str, folder: Path) -> tuple[list[Action], list[Action]]:
+    """What records the results from the start, and what ends that and prints the scores."""
+    results = str(folder / 'results.mcap')
+    recorder = process('recorder', [*VERB, 'record-bag', results, '--node', node])
+    scores = str(folder / 'scores')
+    options = ['--ground-truth', bag, '--node', node, '--out', scores]
+    evaluation = process('scores', [*VERB, 'evaluate-bag', results, *options])
+    done = Shutdown(reason='the scores are printed')
+    start = [
+        RegisterEventHandler(OnProcessExit(target_action=recorder, on_exit=[evaluation])),
+        RegisterEventHandler(OnProcessExit(target_action=evaluation, on_exit=[done])),
+        recorder,
+    ]
+    interrupt = SignalProcess(
+        signal_number=signal.SIGINT, process_matcher=lambda action: action is recorder
+    )
+    return start, [EmitEvent(event=interrupt)]
+
+
+def process(name: str, command: list[str]) -> ExecuteProcess:
+    """One command with the transport for large images and its output on the screen."""
+    return ExecuteProcess(cmd=command, name=name, output='screen', additional_env=environment())
+
+
+def player_command(
+    bag: str, rate: str, loop: bool, lockstep: str | None, installed: set[str]
+) -> list[str]:
     """The command that publishes the bag's messages and /clock."""
     options = ['--clock', '--rate', rate, *(['--loop'] if loop else [])]
+    if lockstep is not None:
+        return [*VERB, 'play-bag', bag, *options, '--lockstep', lockstep]
     needed, storage = {'ros2bag', 'rosbag2_transport'}, []
     if bag.endswith('.mcap'):  # a single file tells no release before Iron how it is stored
         needed, storage = needed | {'rosbag2_storage_mcap'}, ['--storage', 'mcap']

@@ -84,13 +84,26 @@ def replay():
 
 def test_rosbag2_plays_where_it_is_installed(replay):
     rosbag2 = {'ros2bag', 'rosbag2_transport', 'rosbag2_storage_mcap'}
-    command = replay.player_command('a.mcap', '0.5', loop=True, installed=rosbag2 | {'rclpy'})
+    command = replay.player_command('a.mcap', '0.5', True, None, rosbag2 | {'rclpy'})
     assert command[:3] == ['ros2', 'bag', 'play']
     assert command[3:6] == ['a.mcap', '--storage', 'mcap']
     assert command[6:] == ['--delay', '1.0', '--clock', '--rate', '0.5', '--loop']
-    assert replay.player_command('folder', '1.0', False, rosbag2)[3:] == [
+    assert replay.player_command('folder', '1.0', False, None, rosbag2)[3:] == [
         'folder', '--delay', '1.0', '--clock', '--rate', '1.0',
     ]  # fmt: skip
     for missing in rosbag2:
-        command = replay.player_command('a.mcap', '1.0', False, rosbag2 - {missing})
+        command = replay.player_command('a.mcap', '1.0', False, None, rosbag2 - {missing})
         assert command[:5] == [sys.executable, '-m', 'tag_perception', 'play-bag', 'a.mcap']
+
+
+def test_scores_need_every_frame_so_the_player_waits_for_the_node(replay):
+    rosbag2 = {'ros2bag', 'rosbag2_transport', 'rosbag2_storage_mcap'}
+    command = replay.player_command('a.mcap', '1.0', False, '/front/perception', rosbag2)
+    assert command[:5] == [sys.executable, '-m', 'tag_perception', 'play-bag', 'a.mcap']
+    assert command[-2:] == ['--lockstep', '/front/perception']
+
+
+def test_scores_of_an_endless_replay_are_refused(ros2_launch, bag):
+    finished = ros2_launch(FILE, f'bag:={bag}', 'score:=true', 'loop:=true', node=NODE)
+    assert finished.returncode != 0
+    assert 'leave loop:=true out' in finished.stdout
