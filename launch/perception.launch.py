@@ -105,6 +105,8 @@ def processes(context: LaunchContext) -> list[Node]:
             'score_threshold', 'image_reliability', 'camera_info_reliability',
         )
     }  # fmt: skip
+    if not Path(given['params_file']).is_file():  # launch would only warn and use defaults
+        raise RuntimeError(f'params_file: there is no file {given["params_file"]}')
     camera_info = given['camera_info'] or beside(given['image'], 'camera_info')
     shared = {
         'namespace': given['namespace'],

@@ -118,3 +118,10 @@ def test_a_wrong_choice_is_named(ros2_launch):
     assert 'device' in finished.stdout
     assert 'cuda' in finished.stdout
     assert not ros2_launch.record.exists()
+
+
+def test_a_missing_parameter_file_is_named(ros2_launch):
+    finished = ros2_launch(FILE, 'params_file:=/nowhere.yaml')
+    assert finished.returncode != 0
+    assert 'there is no file /nowhere.yaml' in finished.stdout
+    assert not ros2_launch.record.exists()
