@@ -424,13 +424,13 @@ def benchmark(arguments: Sequence[str]) -> int:
     from tag_perception.runtime import benchmark as module
     from tag_perception.runtime.machine import write_json
 
-    size = parse_size(args.size) if args.size else None
     device = module.choose_device(args.device)
     if args.kind == 'engine':
+        size = parse_size(args.size) if args.size else None
         rows = module.benchmark_engine(args.preset, size, args.batch, args.rounds, device)
     else:
         presets = args.preset or list(module.PAPER_FPS)
-        rows = module.benchmark_baselines(presets, size, args.rounds, device)
+        rows = module.benchmark_baselines(presets, parse_size(args.size), args.rounds, device)
     print(module.format_table(rows))
     if args.json:
         write_json(args.json, module.report(args.kind, rows, device))
