@@ -273,10 +273,11 @@ def process_bag(arguments: Sequence[str]) -> int:
         from tag_perception.config import override
         from tag_perception.ros import bag
         from tag_perception.ros.parameters import PerceptionConfig
+        from tag_perception.ros.storage import BagReader
         from tag_perception.runtime.engine import Engine
 
         config = override(PerceptionConfig(), args.override)
-        bag.BagReader(args.bag).close()  # a wrong path is told before the network loads
+        BagReader(args.bag).close()  # a wrong path is told before the network loads
         counts = bag.process_bag(
             args.bag,
             args.output,

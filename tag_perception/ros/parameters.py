@@ -249,7 +249,7 @@ def _fields() -> dict[str, tuple[Any, str]]:
 
     def walk(cls: type, prefix: str) -> Iterable[tuple[str, tuple[Any, str]]]:
         hints, descriptions = typing.get_type_hints(cls), _docstrings(cls)
-        for item in dataclasses.fields(cls):  # type: ignore[arg-type]
+        for item in dataclasses.fields(cls):
             hint = hints[item.name]
             if dataclasses.is_dataclass(hint):
                 yield from walk(typing.cast(type, hint), f'{prefix}{item.name}.')

@@ -8,10 +8,13 @@ one image, and every message buffer is mapped, faulted in and unmapped anew. Lau
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tag_perception.config import InputError
@@ -27,6 +30,10 @@ MALLOC = {
     'MALLOC_TOP_PAD_': str(64 * 2**20),
 }
 """glibc keeps message buffers instead of returning them to the kernel after every frame."""
+
+SHARED_MEMORY = Path('/dev/shm')
+NEWBORN_S = 2.0
+"""A lock file this young may not be locked yet."""
 
 PROFILE_VARIABLES = (
     'FASTDDS_DEFAULT_PROFILES_FILE',
@@ -65,6 +72,7 @@ def environment(current: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def prepare() -> None:
     """Apply `environment()` to this process; call before rclpy.init."""
+    free_orphans()
     os.environ.update(environment())
     # malloc read its variables when the process started; these calls do the same now.
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
@@ -73,6 +81,20 @@ def prepare() -> None:
         mallopt(m_mmap_threshold, 32 * 2**20)
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_top_pad, int(MALLOC['MALLOC_TOP_PAD_']))
+
+
+def free_orphans(folder: Path = SHARED_MEMORY) -> None:
+    """Delete the segments of processes that were killed: 134 MiB each, which nobody else frees.
+
+    Fast DDS holds a lock on the file beside each segment for as long as its process lives.
+    """
+    for lock in folder.glob('fast*_el'):
+        with suppress(OSError), lock.open('rb') as file:  # of another user, or held by its owner
+            if 'port' in lock.name or time.time() - lock.stat().st_mtime < NEWBORN_S:
+                continue
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.with_name(lock.name.removesuffix('_el')).unlink(missing_ok=True)
+            lock.unlink()
 
 
 def _profile_variable() -> str:
@@ -85,7 +107,7 @@ def _profile_variable() -> str:
 def _shared_memory_free() -> int:
     """Free bytes of /dev/shm, 0 where there is none."""
     try:
-        status = os.statvfs('/dev/shm')
+        status = os.statvfs(SHARED_MEMORY)
     except OSError:
         return 0
     return status.f_bavail * status.f_frsize

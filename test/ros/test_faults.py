@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ import pytest
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+from tag_perception.ros import transport
 from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.storage import BagReader, BagWriter, message_class
 
@@ -41,6 +43,22 @@ def test_a_node_killed_within_a_frame_and_restarted_publishes_within_ten_seconds
     start(FAKES, 'node')
     spin_until(lambda: len(depths) > 3, client, timeout_s=2 * TIMEOUT_S)
     assert time.monotonic() - killed_s < max(RESTART_S, 2 * (killed_s - started_s))
+
+
+def test_only_the_shared_memory_of_killed_processes_is_freed(tmp_path):
+    for name in ('fastdds_dead', 'fastrtps_dead', 'fastdds_alive', 'fastdds_new', 'fastdds_port7'):
+        for path in (tmp_path / name, tmp_path / f'{name}_el'):
+            path.touch()
+            os.utime(path, (0, 0) if 'new' not in name else None)
+    with (tmp_path / 'fastdds_alive_el').open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        transport.free_orphans(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {
+        name + end
+        for name in ('fastdds_alive', 'fastdds_new', 'fastdds_port7')
+        for end in ('', '_el')
+    }
 
 
 def test_a_camera_that_dies_is_noticed_and_one_that_returns_is_used(start, bench):  # noqa: F811
