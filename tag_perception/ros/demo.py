@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from tag_perception.config import InputError
 from tag_perception.ros import film, player, session
-from tag_perception.ros.bag import GROUND_TRUTH
+from tag_perception.ros.bag import ANNOTATION, GROUND_TRUTH
 from tag_perception.ros.children import Children
 from tag_perception.ros.diagnostics import PERCENTILES
 from tag_perception.ros.process import Stop
-from tag_perception.ros.results import Recording
+from tag_perception.ros.results import LABELS, Recording
 from tag_perception.ros.storage import BagReader, BagWriter
 from tag_perception.runtime.engine import UNTRAINED
 
@@ -212,9 +212,9 @@ def image_topic(source: Path) -> str:
 
 
 def labelled(source: Path) -> bool:
-    """Whether a bag has ground truth."""
+    """Whether a bag has something to score against."""
     with BagReader(source) as reader:
-        return any(topic.startswith(f'{GROUND_TRUTH}/') for topic in reader.topics)
+        return not reader.topics.keys().isdisjoint({ANNOTATION, *LABELS.values()})
 
 
 def node_arguments(parameters: dict[str, Any], images: str, file: Path) -> list[str]:

@@ -141,6 +141,17 @@ def test_copying_takes_the_first_images_and_what_belongs_to_them(tmp_path):
         assert headers(copy, '/cam/image') == headers(source, '/cam/image')[:2]
 
 
+def test_scores_are_for_labelled_inputs_only(tmp_path):
+    topics = {'with': '/ground_truth/depth/image', 'without': '/ground_truth/right/camera_info'}
+    for name, topic in topics.items():
+        message = Image() if topic.endswith('image') else CameraInfo()
+        with BagWriter(tmp_path / name) as writer:
+            writer.write('/image', Image(header=header(0)), START_NS)
+            writer.write(topic, message, START_NS)
+    assert demo.labelled(tmp_path / 'with')
+    assert not demo.labelled(tmp_path / 'without')
+
+
 def test_a_recording_of_results_is_no_input(tmp_path):
     with BagWriter(tmp_path / 'results.mcap') as writer:
         writer.write('/perception/depth/image', Image(header=header(0)), START_NS)
