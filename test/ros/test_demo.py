@@ -8,15 +8,18 @@ import pytest
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from tag_perception import cli
 from tag_perception.config import InputError
 from tag_perception.core import checkpoint
 from tag_perception.core.network import NetworkConfig, build_network
 from tag_perception.ros import demo
+from tag_perception.ros.bag import make_bag, process_bag
 from tag_perception.ros.messages import to_camera_info
 from tag_perception.ros.process import Stop
 from tag_perception.ros.storage import BagReader, BagWriter
 
-from .fakes import make_image
+from .fakes import FakeEngine, make_image
+from .test_bag import Labelled
 from .test_film import CAMERA, START_NS, STEP_NS, frames_of
 
 RESULTS = ('detections', 'semantic/image', 'depth/image')
@@ -150,6 +153,24 @@ def test_scores_are_for_labelled_inputs_only(tmp_path):
             writer.write(topic, message, START_NS)
     assert demo.labelled(tmp_path / 'with')
     assert not demo.labelled(tmp_path / 'without')
+
+
+def test_scores_are_those_of_the_recorded_results(tmp_path):
+    frames = []
+    for i in range(3):
+        image = np.full((32, 64, 3), 20 * i + 16, np.uint8)
+        truth = FakeEngine()(image, CAMERA)
+        depth_m = truth.depth.numpy() + 2
+        labels = {'semantic': truth.semantic.numpy(), 'depth': depth_m}
+        frames.append(Labelled(START_NS + i * STEP_NS, image, CAMERA, **labels))
+    source, results = tmp_path / 'input.mcap', tmp_path / 'output.mcap'
+    make_bag(frames, source)
+    process_bag(source, results, FakeEngine())
+    scores = cli._demo_scores(results, source, tmp_path / 'scores')
+    assert scores['rmse_m'] == pytest.approx(2, abs=1e-3)
+    assert scores['miou'] == pytest.approx(1)
+    assert scores['mds_amodal'] is None  # there are no boxes to score against
+    assert (tmp_path / 'scores' / 'results.json').exists()
 
 
 def test_a_recording_of_results_is_no_input(tmp_path):
