@@ -527,7 +527,7 @@ def _score(bag: Any, ground_truth: Any, out: Any, node: str) -> tuple[dict[str, 
     remarks = []
     if recording.missing:
         remarks.append(f'{recording.missing} frames have no results and are not in these scores')
-    if recording.score_threshold:
+    if recording.score_threshold and results['detection3d']:
         remarks.append(
             f'boxes below {recording.score_threshold:g} were not published: record with '
             'engine.score_threshold=0.0 for the official scores'

@@ -271,7 +271,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     remarks = scores.pop('remarks', [])
     if scores:
         lines += ['', 'scores against the ground truth of the input']
-        lines += [f'  {k:16}{"–" if v is None else f"{v:.4f}":>10}' for k, v in scores.items()]
+        lines += [f'  {k:16}{v:10.4f}' for k, v in scores.items() if v is not None]
         lines += [f'  ({remark})' for remark in remarks]
     return '\n'.join(lines)
 
