@@ -154,7 +154,8 @@ def recording(start, bench, tmp_path):  # noqa: F811
         its_bench.until(
             lambda: all(its_bench.node.count_subscribers(f'/perception/{t}') for t in topics)
         )
-        time.sleep(0.5)  # until both sides know
+        recorder.wait_for('recording ')  # it has found all publishers, too
+        time.sleep(0.5)
         return recorder, path, its_bench
 
     return record
