@@ -89,8 +89,8 @@ def test_pre_training_learns_and_its_backbone_starts_another_training(
 ):
     overrides = [
         *TINY, f'data.root={folders}', 'data.batch_size=4', 'epochs=5', 'network.width=8',
-        'precision=32-true', f'output={tmp_path}/imagenet', 'validate_every=5', 'optimizer.lr=0.02',
-        'network.input_size=[64, 64]',
+        'precision=32-true', f'output={tmp_path}/imagenet', 'validate_every=5',
+        'optimizer.lr=0.02', 'network.input_size=[64, 64]',
     ]  # fmt: skip
     folder = train(read_experiment(TRAIN / 'imagenet.yaml', overrides))
     losses = read_log(folder)

@@ -155,7 +155,7 @@ def recording(start, bench, tmp_path):  # noqa: F811
             lambda: all(its_bench.node.count_subscribers(f'/perception/{t}') for t in topics)
         )
         recorder.wait_for('recording ')  # it has found all publishers, too
-        time.sleep(0.5)
+        time.sleep(2.0)  # the publishers learn of it a little later
         return recorder, path, its_bench
 
     return record
@@ -194,7 +194,7 @@ def test_a_full_disk_ends_the_recording_in_one_line_and_keeps_what_is_there(reco
     recorder, path, node = recording()
     limit = 6 * 2**20, 6 * 2**20  # of a file's size; a disk of our own would need root
     resource.prlimit(recorder._process.pid, resource.RLIMIT_FSIZE, limit)
-    send_slowly(node, 20)
+    send_slowly(node, 40)
     assert recorder.wait() == 2, recorder.output
     assert f'{path}: cannot be written: File too large' in recorder.output
     assert 'Traceback' not in recorder.output
