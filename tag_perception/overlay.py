@@ -162,7 +162,10 @@ def clip_to_frustum(
     outside = ((at_start < 0) & (at_end < 0)).any(1)
     visible = ~outside & (enter < leave)
     along = ends - starts
-    return starts + enter[:, None] * along, starts + leave[:, None] * along, visible
+    heads, tails = starts + enter[:, None] * along, starts + leave[:, None] * along
+    # Of coordinates beyond 10^15 m rounding leaves cuts in the plane of the camera.
+    visible &= np.minimum(heads[:, 2], tails[:, 2]) > NEAR_M / 2
+    return heads, tails, visible
 
 
 def _draw_objects(

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tag_perception.config import ConfigError
@@ -167,6 +167,7 @@ def test_clipped_segments_lie_in_the_frustum_and_none_is_lost(segments):
         max_size=4,
     )
 )
+@example([(0, 0.0, 1.0, 0.0, 5.429563652623565e16, 0.0, 0.0, 0.0, 0.0, 0.0)])
 def test_no_box_can_break_the_drawing(rows):
     camera = CAMERA.resized(256, 128)
     picture = drawn(boxes(*rows), camera, OverlayStyle())
