@@ -16,6 +16,7 @@ from tf2_msgs.msg import TFMessage
 from tqdm import tqdm
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
 
+from tag_perception.config import InputError
 from tag_perception.core.geometry import OPTICAL_R_CAMERA, quaternion_from_rotation
 from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.ros.compression import CameraImage, check_image
@@ -130,6 +131,11 @@ def process_bag(
     with BagReader(source) as reader, BagWriter(output, storage) as writer:
         stop.on_abandon(writer.close)
         config = config or PerceptionConfig()
+        if config.cameras:
+            raise InputError(
+                'cameras: a bag is processed one camera at a time: leave it empty, and name the '
+                'image topic and the namespace of the outputs, e.g. --node /perception/front'
+            )
         kind = 'CompressedImage' if config.image_transport == 'compressed' else 'Image'
         image_topic = reader.topic_of(f'sensor_msgs/msg/{kind}', image_topic)
         sink = _BagSink(writer, node, lazy)

@@ -1,4 +1,4 @@
-"""What /diagnostics says: the engine, the input, the frame counts and the latency."""
+"""What /diagnostics says: the engine, and of each camera input, frame counts and latency."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_msgs.msg import Header
 
-from tag_perception.ros.frames import TfInput
+from tag_perception.ros.frames import Lookups
 from tag_perception.ros.inputs import CameraInput
 from tag_perception.ros.mailbox import Counts
-from tag_perception.ros.outputs import Publishers
-from tag_perception.ros.parameters import PerceptionConfig
 from tag_perception.runtime.engine import UNTRAINED, EngineStatus
 
 PERCENTILES = (50, 95, 99)
@@ -33,6 +31,8 @@ class Report(NamedTuple):
     level: bytes
     message: str
     values: dict[str, Any]
+    camera: str = ''
+    """Which of several cameras it is about."""
 
 
 class Latencies:
@@ -98,25 +98,6 @@ def engine_report(state: str, status: EngineStatus | None, problem: str | None) 
     return Report('engine', level, message or f'running on {status.device_name}', values)
 
 
-def input_reports(
-    camera: CameraInput, transforms: TfInput, settings: PerceptionConfig
-) -> list[Report]:
-    """Everything that the node needs from others."""
-    return [
-        input_report(camera, settings.stale_after_s),
-        transform_report(transforms, settings.target_frame),
-    ]
-
-
-def output_reports(camera: CameraInput, outputs: Publishers, latencies: Latencies) -> list[Report]:
-    """What becomes of the frames, how fast, and who cannot get the results."""
-    return [
-        frames_report(camera.mailbox.counts, latencies),
-        latency_report(latencies),
-        outputs_report(outputs.problems()),
-    ]
-
-
 def input_report(camera: CameraInput, stale_after_s: float) -> Report:
     """Whether images and calibration come, and which topic is missing or wrong."""
     state, message = camera.state(stale_after_s)
@@ -154,13 +135,13 @@ def latency_report(latencies: Latencies) -> Report:
     return Report('latency', OK, message, values)
 
 
-def transform_report(transforms: TfInput, target_frame: str) -> Report:
+def transform_report(lookups: Lookups, target_frame: str) -> Report:
     """Whether boxes get to the frame they are wanted in."""
-    values = {'target_frame': target_frame, 'misses': transforms.misses}
+    values = {'target_frame': target_frame, 'misses': lookups.misses}
     if not target_frame:
         return Report('transform', OK, 'outputs are in the frame of the image', values)
-    if transforms.missed is not None:
-        message = f'target_frame: {transforms.missed}: boxes dropped'
+    if lookups.missed is not None:
+        message = f'target_frame: {lookups.missed}: boxes dropped'
         return Report('transform', WARN, message, values)
     return Report('transform', OK, f'outputs are in {target_frame}', values)
 
@@ -192,9 +173,11 @@ def start(node: Node, reports: Callable[[], list[Report]]) -> None:
 
 
 def _status(node: Node, report: Report) -> DiagnosticStatus:
+    # The camera's part is that of its outputs: /perception/front: input beside ~/front/detections.
     return DiagnosticStatus(
         level=report.level,
-        name=f'{node.get_fully_qualified_name()}: {report.name}',
+        name=f'{node.get_fully_qualified_name()}{report.camera and "/" + report.camera}: '
+        f'{report.name}',
         message=report.message,
         hardware_id='tag_perception',
         values=[KeyValue(key=key, value=str(value)) for key, value in report.values.items()],

@@ -20,6 +20,14 @@ class Subscribed:
     qos: QoSProfile
     argument: str
     """Argument of the launch files that names the topic: image or camera_info."""
+    camera: str = ''
+    """Which of several cameras."""
+
+    def instead(self, topic: str) -> str:
+        """How to subscribe to another topic."""
+        if self.camera:
+            return f'remap {self.camera}/{self.argument} to {topic}'
+        return f'launch with {self.argument}:={topic}'
 
 
 def explain_silence(node: Node, ours: Subscribed) -> str:
@@ -89,9 +97,14 @@ def _explain_absence(node: Node, ours: Subscribed) -> str:
         other, transport = f'{ours.topic}/compressed', 'compressed'
     if ours.argument == 'image' and other in there:
         return f'no publisher, but one of {other}: launch with image_transport:={transport}'
-    own = f'{node.get_fully_qualified_name()}/'
-    near = [t for t, kinds in there.items() if ours.kind in kinds and not t.startswith(own)]
+    outputs = f'{node.get_fully_qualified_name()}/'
+    own = node.get_name(), node.get_namespace()
+    heard = {topic for topic, _ in node.get_subscriber_names_and_types_by_node(*own)}
+    near = [
+        topic for topic, kinds in there.items()
+        if ours.kind in kinds and topic not in heard and not topic.startswith(outputs)
+    ]  # fmt: skip
     if near:
-        value = near[0].removesuffix('/compressed')
-        return f'no publisher, but one of {near[0]}: launch with {ours.argument}:={value}'
+        remedy = ours.instead(near[0].removesuffix('/compressed'))
+        return f'no publisher, but one of {near[0]}: {remedy}'
     return 'no publisher'

@@ -97,13 +97,9 @@ class TfBuffer:
 
 
 class TfInput:
-    """Listens to TF while the node is active, and counts what it could not tell."""
+    """Listens to TF while the node is active."""
 
     def __init__(self, node: Node) -> None:
-        self.misses = 0
-        """Lookups that failed so far."""
-        self.missed: str | None = None
-        """Why the last lookup failed, or None."""
         self._node = node
         self._source: Transforms = StaticTransforms()
         self._close: Callable[[], object] = lambda: None
@@ -128,8 +124,23 @@ class TfInput:
 
     def lookup(self, target: str, source: str, stamp: Time) -> np.ndarray:
         """(4, 4) target_T_source at `stamp`. Raises NoTransform."""
+        return self._source.lookup(target, source, stamp)
+
+
+class Lookups:
+    """What one camera asks of TF; counts what that could not tell."""
+
+    def __init__(self, transforms: Transforms) -> None:
+        self.misses = 0
+        """Lookups that failed so far."""
+        self.missed: str | None = None
+        """Why the last lookup failed, or None."""
+        self._transforms = transforms
+
+    def lookup(self, target: str, source: str, stamp: Time) -> np.ndarray:
+        """(4, 4) target_T_source at `stamp`. Raises NoTransform."""
         try:
-            found = self._source.lookup(target, source, stamp)
+            found = self._transforms.lookup(target, source, stamp)
         except NoTransform as error:
             self.misses += 1
             self.missed = str(error)

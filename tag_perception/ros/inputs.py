@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,6 +50,11 @@ def reason(error: Exception) -> str:
     return str(error) if known else f'{type(error).__name__}: {error}'
 
 
+def below(camera: str, topic: str) -> str:
+    """The topic of one of several cameras: front/image; the plain name where there is but one."""
+    return f'{camera}/{topic}' if camera else topic
+
+
 class RateLimit:
     """Lets frames through so that their mean rate stays below a limit."""
 
@@ -69,19 +75,25 @@ class RateLimit:
 
 
 class CameraInput:
-    """Subscribes to `image` and `camera_info` while the node is active."""
+    """Subscribes to `image` and `camera_info` while the node is active.
 
-    def __init__(self, node: Node) -> None:
-        self.mailbox: Mailbox[Arrival] = Mailbox()
+    The camera `front` of several has `front/image` and `front/camera_info`.
+    """
+
+    def __init__(
+        self, node: Node, name: str = '', changed: threading.Condition | None = None
+    ) -> None:
+        """`changed`: shared by the mailboxes of all cameras."""
+        self.mailbox: Mailbox[Arrival] = Mailbox(changed)
         self.info: CameraInfo | None = None
         """The newest one. It belongs to the frame if its size is that of the image."""
         self.withheld: str | None = None
         """Why the last frame went out without detections, or None."""
         self.max_rate_hz = 0.0
         """Frames that come faster are superseded; 0: none."""
-        self.image_topic = node.resolve_topic_name('image')
-        self.info_topic = node.resolve_topic_name('camera_info')
-        self._node = node
+        self.image_topic = node.resolve_topic_name(below(name, 'image'))
+        self.info_topic = node.resolve_topic_name(below(name, 'camera_info'))
+        self._node, self._name = node, name
         self._subscriptions: dict[str, Any] = {}
         self._last_image_s: float | None = None
         self._rejection: str | None = None
@@ -91,7 +103,7 @@ class CameraInput:
     def open(self, transport: Literal['raw', 'compressed'] = 'raw') -> None:
         """Subscribe. Best effort and depth 1, so that the newest frame is the only one waiting."""
         self._last_image_s = self._rejection = self.withheld = None
-        self.image_topic = self._node.resolve_topic_name('image')
+        self.image_topic = self._node.resolve_topic_name(below(self._name, 'image'))
         kind: type = Image
         if transport == 'compressed':
             self.image_topic, kind = f'{self.image_topic}/compressed', CompressedImage
@@ -152,7 +164,8 @@ class CameraInput:
         """What is known about the silence of a subscription."""
         subscription = self._subscriptions[name]
         kind = type_name(subscription.msg_type)
-        ours = doctor.Subscribed(subscription.topic_name, kind, subscription.qos_profile, name)
+        topic, qos = subscription.topic_name, subscription.qos_profile
+        ours = doctor.Subscribed(topic, kind, qos, name, self._name)
         return doctor.explain_silence(self._node, ours)
 
     def _on_incompatible_qos(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A one-slot mailbox in which the newest frame wins, and the one thread that empties it.
+"""One-slot mailboxes in which the newest frame wins, and the one thread that empties them.
 
 Every frame is counted on arrival, and once more where it ends: processed, superseded (by a newer
 frame, or because work stopped) or rejected. At rest the three add up to `received`.
@@ -7,11 +7,13 @@ frame, or because work stopped) or rejected. At rest the three add up to `receiv
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
+Outcome = tuple[int, Exception | None]
+"""Which mailbox's frame has ended, and what went wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class Counts:
 class Mailbox(Generic[Item]):
     """One slot. Any thread may put, one thread takes; closed until `open()`."""
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
+    def __init__(self, changed: threading.Condition | None = None) -> None:
+        """Mailboxes that one worker empties share `changed`."""
+        self.changed = changed or threading.Condition()
+        """Notified when a frame comes and when the mailbox closes."""
         self._slot: Item | None = None
         self._in_hand = False
         self._open = False
@@ -48,61 +52,70 @@ class Mailbox(Generic[Item]):
     @property
     def counts(self) -> Counts:
         """A consistent snapshot."""
-        with self._changed:
+        with self.changed:
             return self._counts
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it accepts frames."""
+        return self._open
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a frame to take."""
+        return self._slot is not None
 
     def open(self) -> None:
         """Accept frames."""
-        with self._changed:
+        with self.changed:
             self._open = True
 
     def close(self) -> None:
-        """Supersede the waiting frame and wake the taker, which gets None from now on."""
-        with self._changed:
+        """Supersede the waiting frame and wake the taker; no frame waits from now on."""
+        with self.changed:
             self._open = False
             if self._slot is not None:
                 self._slot = None
                 self._count(superseded=1)
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def put(self, item: Item) -> None:
         """Hand over a frame; one that still waits is superseded by it."""
-        with self._changed:
+        with self.changed:
             self._count(received=1)
             if not self._open or self._slot is not None:
                 self._count(superseded=1)
             if self._open:
                 self._slot = item
-                self._changed.notify_all()
+                self.changed.notify_all()
 
     def reject(self) -> None:
         """Count a frame that is unusable on arrival. One that waits is not affected."""
-        with self._changed:
+        with self.changed:
             self._count(received=1, rejected=1)
 
     def skip(self) -> None:
         """Count a frame that is passed over on arrival, as superseded."""
-        with self._changed:
+        with self.changed:
             self._count(received=1, superseded=1)
 
     def take(self) -> Item | None:
-        """Wait for a frame and take it in hand; None once the mailbox is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._slot is not None or not self._open)
+        """Take the waiting frame in hand; None if there is none."""
+        with self.changed:
             item, self._slot = self._slot, None
             self._in_hand = item is not None
             return item
 
     def finish(self, processed: bool) -> None:
         """Count the frame in hand as processed or rejected, unless it was abandoned."""
-        with self._changed:
+        with self.changed:
             if self._in_hand:
                 self._in_hand = False
                 self._count(processed=int(processed), rejected=int(not processed))
 
     def abandon(self) -> None:
         """Supersede the frame in hand: nobody will wait for the end of its work."""
-        with self._changed:
+        with self.changed:
             if self._in_hand:
                 self._in_hand = False
                 self._count(superseded=1)
@@ -113,31 +126,64 @@ class Mailbox(Generic[Item]):
 
 
 class Worker(Generic[Item]):
-    """The thread that works on one frame at a time, from start to stop."""
+    """The thread that works on what waits in the mailboxes, from start to stop.
+
+    It never waits for a second frame, and a mailbox whose last turn is longest ago comes first.
+    """
 
     def __init__(
         self,
-        mailbox: Mailbox[Item],
-        work: Callable[[Item], None],
-        on_error: Callable[[Exception], None],
+        mailboxes: Sequence[Mailbox[Item]],
+        work: Callable[[dict[int, Item]], Iterable[Outcome]],
+        on_error: Callable[[int, Exception], None],
+        limit: int = 1,
     ) -> None:
-        """`on_error` gets what `work` raises; that frame counts as rejected."""
-        self._mailbox, self._work, self._on_error = mailbox, work, on_error
+        """`work` gets the frames of at most `limit` mailboxes and tells the end of each.
+
+        Frames are known by the position of their mailbox; the mailboxes share one `changed`. The
+        error of a frame goes to `on_error`, and the frame counts as rejected; what `work` raises
+        is the error of every frame whose end it has not told.
+        """
+        self._mailboxes, self._work, self._on_error = mailboxes, work, on_error
+        self._limit = limit
+        self._turns = list(range(len(mailboxes)))  # longest without a turn first
+        self._changed = mailboxes[0].changed
         self._thread = threading.Thread(target=self._run, name='perception', daemon=True)
-        mailbox.open()
+        for mailbox in mailboxes:
+            mailbox.open()
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no new frame; return when the one in hand is finished."""
-        self._mailbox.close()
+        """Take no new frame; return when those in hand are finished."""
+        for mailbox in self._mailboxes:
+            mailbox.close()
         self._thread.join()
 
     def _run(self) -> None:
-        while (item := self._mailbox.take()) is not None:
-            try:
-                self._work(item)
-            except Exception as error:  # one bad frame must not end the node
-                self._mailbox.finish(processed=False)
-                self._on_error(error)
-            else:
-                self._mailbox.finish(processed=True)
+        while taken := self._take():
+            for index, error in self._outcomes(taken):
+                self._mailboxes[index].finish(processed=error is None)
+                if error is not None:
+                    self._on_error(index, error)
+
+    def _take(self) -> dict[int, Item]:
+        """Wait for a frame and take it in hand with others that wait; empty once all is closed."""
+        boxes = self._mailboxes
+        with self._changed:
+            self._changed.wait_for(
+                lambda: any(b.waiting for b in boxes) or not any(b.is_open for b in boxes)
+            )
+            now = [index for index in self._turns if boxes[index].waiting][: self._limit]
+            self._turns = [index for index in self._turns if index not in now] + now
+            taken = {index: boxes[index].take() for index in now}
+        return {index: item for index, item in taken.items() if item is not None}
+
+    def _outcomes(self, taken: dict[int, Item]) -> Iterator[Outcome]:
+        under_way = dict.fromkeys(taken)
+        try:
+            for index, error in self._work(taken):
+                del under_way[index]
+                yield index, error
+        except Exception as error:  # bad frames must not end the node
+            for index in under_way:
+                yield index, error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -11,11 +13,11 @@ from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.parameter import Parameter
 
 from tag_perception.ros import diagnostics, parameters, process
+from tag_perception.ros.channel import Channel, publish_results
 from tag_perception.ros.frames import TfInput
-from tag_perception.ros.inputs import Arrival, CameraInput, reason
+from tag_perception.ros.inputs import Arrival, reason
 from tag_perception.ros.mailbox import Worker
-from tag_perception.ros.outputs import Publishers
-from tag_perception.ros.pipeline import Engine, Pipeline
+from tag_perception.ros.pipeline import Engine, fault
 from tag_perception.runtime import engine as runtime
 
 
@@ -28,13 +30,13 @@ class PerceptionNode(LifecycleNode):
         """Raises InputError for a parameter that is unknown or out of range."""
         super().__init__('perception', **options)
         self.config = parameters.declare(self)
-        self.camera, self.transforms = CameraInput(self), TfInput(self)
-        self.outputs = Publishers(self)
+        self.transforms = TfInput(self)
+        self.channels: list[Channel] = []
+        """One per camera, in the order of the parameter `cameras`."""
         self._build_engine = build_engine
-        self._pipeline: Pipeline | None = None
+        self._engine: Engine | None = None
         self._worker: Worker[Arrival] | None = None
         self._problem: str | None = None
-        self._latencies = diagnostics.Latencies(self.config.latency_window_s)
         self._apply(self.config)
         diagnostics.start(self, self._reports)
         self.add_on_set_parameters_callback(self._change_parameters)
@@ -78,8 +80,10 @@ class PerceptionNode(LifecycleNode):
 
     def farewell(self) -> None:
         """Log what became of the frames; one that is still in hand counts as superseded."""
-        self.camera.mailbox.abandon()
-        self.get_logger().info(f'frames: {self.camera.mailbox.counts}')
+        for channel in self.channels:
+            mailbox, of = channel.input.mailbox, f' of {channel.name}' if channel.name else ''
+            mailbox.abandon()
+            self.get_logger().info(f'frames{of}: {mailbox.counts}')
 
     def _attempt(self, name: str, step: Callable[[], None], undo: Callable[[], None]) -> Return:
         # rclpy swallows what a transition raises, so it is said here.
@@ -94,54 +98,58 @@ class PerceptionNode(LifecycleNode):
         return Return.SUCCESS
 
     def _load(self) -> None:
-        engine = self._build_engine(self.config.engine)
-        self._pipeline = Pipeline(engine, self.config, self.outputs, self.transforms)
-        self.outputs.open()
+        self._engine = self._build_engine(self.config.engine)
+        for channel in self.channels:
+            channel.load(self._engine, self.config)
 
     def _unload(self) -> None:
-        self.outputs.close()
-        self._pipeline = None
+        for channel in self.channels:
+            channel.unload()
+        self._engine = None
 
     def _start(self) -> None:
+        assert self._engine is not None
         self.transforms.open()
-        self.camera.open(self.config.image_transport)
-        self._worker = Worker(self.camera.mailbox, self._process, self.camera.reject)
+        for channel in self.channels:
+            channel.input.open(self.config.image_transport)
+        self._worker = Worker(
+            [channel.input.mailbox for channel in self.channels],
+            partial(publish_results, self._engine, self.channels),
+            lambda index, error: self.channels[index].input.reject(error),
+            self._engine.status.largest_batch,
+        )
 
     def _rest(self) -> None:
-        self.camera.close()
+        for channel in self.channels:
+            channel.input.close()
         self.transforms.close()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
 
-    def _process(self, arrival: Arrival) -> None:
-        assert self._pipeline is not None
-        result = self._pipeline(arrival.image, self.camera.info, arrival.stages_ms())
-        self.camera.accept(result.withheld)
-        self._latencies.add(result.stages_ms)
-
     def _change_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        fault = None if self._pipeline is None else self._pipeline.fault
-        config, result = parameters.change(self.config, changes, fault)
+        judge = None if self._engine is None else partial(fault, self._engine.status)
+        config, result = parameters.change(self.config, changes, judge)
         self._apply(config)
         return result
 
     def _apply(self, config: parameters.PerceptionConfig) -> None:
         self.config = config
-        self.camera.max_rate_hz = config.max_rate_hz
-        self._latencies.window_s = config.latency_window_s
-        if self._pipeline is not None:
-            self._pipeline.config = config
+        names = config.cameras or ('',)
+        if names != tuple(channel.name for channel in self.channels):
+            changed = threading.Condition()
+            self.channels = [Channel(self, self.transforms, name, changed) for name in names]
+        for channel in self.channels:
+            channel.apply(config)
 
     def _state(self) -> str:
         return self._state_machine.current_state[1]
 
     def _reports(self) -> list[diagnostics.Report]:
-        status = self._pipeline.status if self._pipeline else None
+        status = self._engine.status if self._engine else None
         return [
             diagnostics.engine_report(self._state(), status, self._problem),
-            *diagnostics.input_reports(self.camera, self.transforms, self.config),
-            *diagnostics.output_reports(self.camera, self.outputs, self._latencies),
+            *(report for channel in self.channels for report in channel.reports(self.config)),
         ]
 
 

@@ -16,6 +16,7 @@ from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, Visio
 from visualization_msgs.msg import MarkerArray
 
 from tag_perception.ros import doctor
+from tag_perception.ros.inputs import below
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,13 @@ LATCHED = frozenset(output.topic for output in OUTPUTS if output.latched)
 
 
 class Publishers:
-    """One publisher per output; silent unless the node is active."""
+    """One publisher per output; silent unless the node is active.
 
-    def __init__(self, node: LifecycleNode) -> None:
-        self._node = node
+    The camera `front` of several has `~/front/detections` and so on.
+    """
+
+    def __init__(self, node: LifecycleNode, camera: str = '') -> None:
+        self._node, self._camera = node, camera
         self._publishers: dict[str, LifecyclePublisher] = {}
 
     def open(self) -> None:
@@ -75,7 +79,7 @@ class Publishers:
         for output in OUTPUTS:
             self._publishers[output.topic] = self._node.create_lifecycle_publisher(
                 output.type,
-                f'~/{output.topic}',
+                f'~/{below(self._camera, output.topic)}',
                 output.qos(),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 event_callbacks=self._callbacks(output.topic),

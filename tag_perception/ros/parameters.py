@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import re
 import textwrap
 import typing
 from collections.abc import Callable, Iterable
@@ -31,6 +32,9 @@ from tag_perception.overlay import OverlayStyle
 from tag_perception.ros.messages import ClassIdFormat
 from tag_perception.ros.planning import PointsConfig
 from tag_perception.runtime.engine import EngineConfig
+
+CAMERA_NAME = '[A-Za-z](_?[A-Za-z0-9])*_?'
+"""What may stand between two slashes of a topic."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,14 @@ class PerceptionConfig:
 
     autostart: bool = True
     """Configure and activate at start, without a lifecycle manager."""
+    cameras: tuple[str, ...] = ()
+    """Names of several cameras, e.g. front: its topics are front/image and ~/front/detections."""
     image_transport: Literal['raw', 'compressed'] = 'raw'
     """Subscribe to the image topic, or to its /compressed (JPEG, PNG)."""
     rectified_input: bool = False
     """Images come rectified (image_rect) although camera_info has a distortion: use its P."""
     max_rate_hz: float = 0.0
-    """Process at most this many frames per second, Hz; 0: every frame there is time for."""
+    """Process at most this many frames per second of a camera, Hz; 0: all there is time for."""
     target_frame: str = ''
     """TF frame of detections, markers and obstacles, e.g. base_link; empty: that of the image."""
     class_id_format: ClassIdFormat = 'name'
@@ -104,6 +110,16 @@ class PerceptionConfig:
     points: PointsConfig = field(default_factory=PointsConfig)
     obstacles: GridConfig = field(default_factory=GridConfig)
     overlay: OverlayStyle = field(default_factory=OverlayStyle)
+
+    def __post_init__(self) -> None:
+        for index, name in enumerate(self.cameras):
+            if not re.fullmatch(CAMERA_NAME, name):
+                raise ConfigError(
+                    f'cameras: {name!r} cannot be part of a topic: take letters, digits and '
+                    'single underscores, a letter first'
+                )
+            if name in self.cameras[:index]:
+                raise ConfigError(f'cameras: {name!r} stands there twice; each needs its own name')
 
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -126,7 +142,13 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Allowed values of every numeric parameter, bounds included."""
 
-JSON_TYPES = {bool: 'boolean', int: 'integer', float: 'number', str: 'string'}
+JSON_TYPES = {
+    bool: 'boolean',
+    int: 'integer',
+    float: 'number',
+    str: 'string',
+    list: 'array',
+}
 
 OURS = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 """Names of parameters that belong to rclpy and not to this configuration."""
@@ -141,7 +163,7 @@ def declare(node: Node) -> PerceptionConfig:
     _check_known(node, defaults)
     for name, default in defaults.items():
         try:
-            node.declare_parameter(name, default, descriptor(name))
+            _declare(node, name, default)
         except InvalidParameterTypeException as error:
             raise ConfigError(f'parameter {name}: {" ".join(str(error).split())}') from error
         except InvalidParameterValueException as error:
@@ -225,6 +247,9 @@ def schema() -> dict[str, Any]:
             entry['enum'] = list(typing.get_args(hint))
         if name in RANGES:
             entry['minimum'], entry['maximum'] = RANGES[name]
+        if name == 'cameras':
+            entry['items'] = {'type': 'string', 'pattern': f'^{CAMERA_NAME}$'}
+            entry['uniqueItems'] = True
         node['properties'][leaf] = entry
     # Parameters that belong to rclpy (use_sim_time, qos_overrides) may stand beside ours.
     root['additionalProperties'] = True
@@ -238,9 +263,20 @@ def schema() -> dict[str, Any]:
     }
 
 
+def _declare(node: Node, name: str, default: Any) -> None:
+    if not isinstance(default, list):
+        node.declare_parameter(name, default, descriptor(name))
+        return
+    # rclpy takes an empty list for one of bytes, and that of a YAML file for no value at all.
+    names = Parameter.Type.STRING_ARRAY
+    node.declare_parameter(name, names, descriptor(name))
+    if node.get_parameter_or(name).value is None:
+        node.set_parameters([Parameter(name, names, default)])
+
+
 def _is_fixed(name: str) -> bool:
     """Whether a parameter is read in configure only."""
-    return name.startswith('engine.') or name == 'image_transport'
+    return name.startswith('engine.') or name in ('cameras', 'image_transport')
 
 
 @cache

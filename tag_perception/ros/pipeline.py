@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -43,8 +43,8 @@ class Engine(Protocol):
     def stages_ms(self) -> dict[str, float]:
         """Of the last call."""
 
-    def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:
-        """Scene of one (H, W, 3) uint8 RGB image."""
+    def batch(self, images: Sequence[np.ndarray], cameras: Sequence[Camera | None]) -> list[Scene]:
+        """A Scene for each (H, W, 3) uint8 RGB image."""
 
 
 class Sink(Protocol):
@@ -70,6 +70,17 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """One image on its way to the engine, and what is to be done with what that says."""
+
+    header: Header
+    seen: Seen
+    result: Result
+    done_s: float
+    """`time.perf_counter()` when it was ready."""
+
+
+@dataclass(frozen=True)
 class Frame:
     """One processed image and where its boxes go; what the outputs are filled from."""
 
@@ -82,6 +93,14 @@ class Frame:
     """Header of what is placed in space: that of the image, or in `target_frame`."""
     placed_T_camera: np.ndarray | None
     """(4, 4) from C to the frame of `placed`; None where the transform is missing."""
+
+
+def fault(status: EngineStatus, config: PerceptionConfig) -> str | None:
+    """What `config` asks for and the network cannot do, or None."""
+    missing = {'semantic', 'depth', 'detection3d'} - set(status.network.tasks)
+    if config.min_consistency > 0 and missing:
+        return f'min_consistency needs a network with {", ".join(sorted(missing))}; set it to 0'
+    return None
 
 
 class Pipeline:
@@ -97,7 +116,6 @@ class Pipeline:
         """Raises InputError where the network cannot do what `config` asks for."""
         self.config = config
         """May be replaced between two frames."""
-        self.status = engine.status
         self._engine = engine
         self._sink = sink
         self._transforms = StaticTransforms() if transforms is None else transforms
@@ -115,18 +133,9 @@ class Pipeline:
         self._semantic_labels = messages.semantic_labels()
         self._detection_labels = messages.detection_labels(config.engine.score_threshold)
         self._vision_info = messages.vision_info(engine.status, 'label_info')
-        fault = self.fault(config)
-        if fault is not None:
-            raise InputError(fault)
-
-    def fault(self, config: PerceptionConfig) -> str | None:
-        """What `config` asks for and the network cannot do, or None."""
-        missing = {'semantic', 'depth', 'detection3d'} - set(self.status.network.tasks)
-        if config.min_consistency > 0 and missing:
-            return (
-                f'min_consistency needs a network with {", ".join(sorted(missing))}; set it to 0'
-            )
-        return None
+        problem = fault(engine.status, config)
+        if problem is not None:
+            raise InputError(problem)
 
     def __call__(
         self,
@@ -138,17 +147,32 @@ class Pipeline:
 
         `waited_ms`: stages that are over already.
         """
-        result, config = Result(stages_ms=dict(waited_ms or {})), self.config
+        ready = self.prepare(image, info, waited_ms)
+        return self.finish(ready, *self._engine.batch([ready.seen.pixels], [ready.seen.camera]))
+
+    def prepare(
+        self,
+        image: CameraImage,
+        info: CameraInfo | None,
+        waited_ms: dict[str, float] | None = None,
+    ) -> Prepared:
+        """What the engine is to get for one checked image. Raises Rejected."""
+        result = Result(stages_ms=dict(waited_ms or {}))
         with _timed(result, 'convert'):
             pixels = compression.to_rgb(image)
-            seen = self._calibration.apply(pixels, info, config.rectified_input)
+            seen = self._calibration.apply(pixels, info, self.config.rectified_input)
             result.withheld = seen.withheld
-        scene = seen.finish(self._engine(seen.pixels, seen.camera))
+        return Prepared(image.header, seen, result, time.perf_counter())
+
+    def finish(self, ready: Prepared, scene: Scene) -> Result:
+        """Publish what the engine said, in its last call, about a prepared image."""
+        header, seen, result, config = ready.header, ready.seen, ready.result, self.config
+        scene = seen.finish(scene)
         result.stages_ms.update(self._engine.stages_ms)
         with _timed(result, 'fill'):
-            frame = self._place(image.header, seen, scene, config)
+            frame = self._place(header, seen, scene, config)
             outputs = {**self._fill(frame, config), **self._fill_lazy(frame, config)}
-        outputs['latency'] = diagnostics.to_latency(image.header, result.stages_ms)
+        outputs['latency'] = diagnostics.to_latency(header, result.stages_ms)
         with _timed(result, 'publish'):
             for output in OUTPUTS:
                 if output.topic in outputs:
@@ -258,6 +282,20 @@ class Pipeline:
 
     def _wanted(self, topic: str, config: PerceptionConfig) -> bool:
         return config.outputs.allows(topic) and self._sink.wanted(topic)
+
+
+def infer(engine: Engine, frames: Sequence[Prepared]) -> list[Scene | Exception]:
+    """What the engine says about frames that share a pass, or why it cannot say it.
+
+    Where the pass fails, each frame gets one of its own: a bad one must not cost the others.
+    """
+    try:
+        pixels, cameras = [f.seen.pixels for f in frames], [f.seen.camera for f in frames]
+        return [*engine.batch(pixels, cameras)]
+    except Exception as error:
+        if len(frames) == 1:
+            return [error]
+    return [outcome for frame in frames for outcome in infer(engine, [frame])]
 
 
 def _drawings(frame: Frame, config: PerceptionConfig) -> dict[str, Callable[[], np.ndarray]]:

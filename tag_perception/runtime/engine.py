@@ -26,6 +26,8 @@ from tag_perception.runtime.trunk import Trunk
 log = logging.getLogger(__name__)
 
 UNTRAINED = 'UNTRAINED'
+LARGEST_BATCH = {'cuda': 8, 'cpu': 1}
+"""Images that gain from sharing a pass; on a CPU the first would only wait for the others."""
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
@@ -75,6 +77,8 @@ class EngineStatus:
     """What the checkpoint says of itself (step, scores)."""
     backend: str = 'torch'
     """What computes the network: torch, cuda graph or onnxruntime."""
+    largest_batch: int = 1
+    """Images that gain from sharing a pass."""
 
 
 class Engine:
@@ -106,6 +110,7 @@ class Engine:
             fallback=fallback,
             metadata=loaded.metadata if loaded else {},
             backend=self._runner.backend,
+            largest_batch=LARGEST_BATCH[self._device.type],
         )
 
     def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ TIMEOUT_S = 30.0
 class FakeEngine:
     """Answers at once with values that depend on every pixel; may be told to wait or to fail."""
 
+    largest_batch = 8
+
     def __init__(self, config: EngineConfig | None = None) -> None:
         if config is not None and config.checkpoint == 'missing':
             raise InputError('checkpoint missing: no such file')
@@ -38,6 +41,7 @@ class FakeEngine:
         self.go.set()
         self.images: list[np.ndarray] = []
         self.cameras: list[Camera | None] = []
+        self.batches: list[int] = []
         self.status = EngineStatus(
             device='cpu',
             device_name='a fake',
@@ -46,7 +50,12 @@ class FakeEngine:
             trained=False,
             network=NetworkConfig(),
             fallback=None,
+            largest_batch=self.largest_batch,
         )
+
+    def batch(self, images: Sequence[np.ndarray], cameras: Sequence[Camera | None]) -> list[Scene]:
+        self.batches.append(len(images))
+        return [self(*pair) for pair in zip(images, cameras, strict=True)]
 
     def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:
         assert self.go.wait(TIMEOUT_S)

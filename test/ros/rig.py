@@ -67,7 +67,7 @@ class Rig:
 
     @property
     def counts(self):
-        return self.node.camera.mailbox.counts
+        return self.node.channels[0].input.mailbox.counts
 
     def until(self, condition) -> None:
         deadline = time.monotonic() + TIMEOUT_S
@@ -80,9 +80,9 @@ class Rig:
         self.until(lambda: time.monotonic() > deadline)
 
     def send_info(self, info: CameraInfo) -> None:
-        before = self.node.camera.info
+        before = self.node.channels[0].input.info
         self.infos.publish(info)
-        self.until(lambda: self.node.camera.info is not before)
+        self.until(lambda: self.node.channels[0].input.info is not before)
 
     def send(self, image) -> str:
         """What became of the one frame: processed or rejected."""

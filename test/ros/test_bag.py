@@ -192,7 +192,7 @@ def test_node_and_process_bag_publish_the_same_messages(tmp_path, client, spin_u
             publishers[topic].publish(data)
             if topic == '/camera_info':
                 info = reader.decode(topic, data)
-                spin_until(lambda info=info: node.camera.info == info, *nodes)
+                spin_until(lambda info=info: node.channels[0].input.info == info, *nodes)
             else:
                 n = done // 2 + 1
                 spin_until(lambda n=n: all(len(got) == n for got in online.values()), *nodes)

@@ -283,7 +283,7 @@ def test_results_are_never_older_than_two_inferences(start, bench):  # noqa: F81
     bench = bench()
     bench.node._build_engine = QuickEngine
     bench.node.autostart()
-    bench.node._pipeline._engine.inference_s = 0.2
+    bench.node._engine.inference_s = 0.2
     ages_s: list[float] = []
     times_s: list[float] = []
 

@@ -98,7 +98,7 @@ def test_images(rig, image):
         and len(image.data) >= image.step * image.height
     )
     if sound:
-        assert fate == 'processed', rig.node.camera._rejection
+        assert fate == 'processed', rig.node.channels[0].input._rejection
     elif image.encoding in PIXELS or image.encoding not in BYTES_PER_PIXEL:
         assert fate == 'rejected'
 
@@ -109,7 +109,7 @@ def test_calibrations(rig, data):
     """Whatever a calibration claims, the image is processed; only its boxes may be withheld."""
     size = data.draw(st.integers(1, 24)), data.draw(st.integers(1, 24))
     rig.send_info(data.draw(infos(size)))
-    assert rig.send(make_image(size=size)) == 'processed', rig.node.camera._rejection
+    assert rig.send(make_image(size=size)) == 'processed', rig.node.channels[0].input._rejection
 
 
 @cases(40)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tag_perception.ros.mailbox import Counts, Mailbox, Worker
+from tag_perception.ros.mailbox import Counts, Mailbox, Outcome, Worker
 from tag_perception.ros.messages import Rejected
 
 from .fakes import TIMEOUT_S
@@ -18,6 +20,19 @@ def wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def one_worker(
+    mailbox: Mailbox, work: Callable[[Any], None], errors: list[Exception] | None = None
+) -> Worker:
+    """A worker with one mailbox, whose errors are kept in `errors`."""
+
+    def work_on(frames: dict[int, Any]) -> Iterator[Outcome]:
+        work(frames[0])
+        yield 0, None
+
+    kept = [] if errors is None else errors
+    return Worker([mailbox], work_on, lambda _, error: kept.append(error))
 
 
 class MailboxMachine(RuleBasedStateMachine):
@@ -104,7 +119,7 @@ def test_counts_add_up_whatever_happens_to_a_running_worker(events):
         if item == 'bad':
             raise Rejected('bad')
 
-    worker = Worker(mailbox, work, errors.append)
+    worker = one_worker(mailbox, work, errors)
     for event in events:
         if event in ('good', 'bad'):
             mailbox.put(event)
@@ -113,7 +128,7 @@ def test_counts_add_up_whatever_happens_to_a_running_worker(events):
         elif event == 'restart':
             worker.stop()
             assert mailbox.counts.under_way == 0
-            worker = Worker(mailbox, work, errors.append)
+            worker = one_worker(mailbox, work, errors)
         else:
             wait_for(lambda: mailbox.counts.under_way == 0)
     worker.stop()
@@ -132,9 +147,9 @@ def test_newest_frame_wins():
         assert go.wait(TIMEOUT_S)
         done.append(item)
 
-    worker = Worker(mailbox, work, lambda error: None)
+    worker = one_worker(mailbox, work)
     mailbox.put(0)
-    wait_for(lambda: mailbox._slot is None)
+    wait_for(lambda: not mailbox.waiting)
     for item in range(1, 10):
         mailbox.put(item)
     go.set()
@@ -153,7 +168,7 @@ def test_a_failing_frame_does_not_end_the_worker():
         if item == 1:
             raise RuntimeError('out of luck')
 
-    worker = Worker(mailbox, work, errors.append)
+    worker = one_worker(mailbox, work, errors)
     for item in range(3):
         mailbox.put(item)
         wait_for(lambda: mailbox.counts.under_way == 0)
@@ -170,9 +185,9 @@ def test_stopping_finishes_the_frame_in_hand_and_supersedes_the_waiting_one():
         assert go.wait(TIMEOUT_S)
         done.append(item)
 
-    worker = Worker(mailbox, work, lambda error: None)
+    worker = one_worker(mailbox, work)
     mailbox.put(0)
-    wait_for(lambda: mailbox._slot is None)
+    wait_for(lambda: not mailbox.waiting)
     mailbox.put(1)
     threading.Timer(0.05, go.set).start()
     worker.stop()

@@ -47,7 +47,7 @@ class Bench:
 
     @property
     def counts(self):
-        return self.node.camera.mailbox.counts
+        return self.node.channels[0].input.mailbox.counts
 
     def until(self, condition) -> None:
         self._spin_until(condition, self.node, self.client)
@@ -77,7 +77,7 @@ class Bench:
 
     def send_info(self, info: CameraInfo) -> None:
         self.infos.publish(info)
-        self.until(lambda: self.node.camera.info == info)
+        self.until(lambda: self.node.channels[0].input.info == info)
 
     def send(self, image: Image) -> None:
         """Publish one frame and wait until the node is done with it."""
@@ -232,7 +232,7 @@ def test_without_camera_info_only_detections_are_withheld(active):
 def test_unusable_camera_info_withholds_detections_and_says_why(active, info, said):
     active.listen('detections', 'semantic/image', 'depth/camera_info')
     active.infos.publish(info)
-    active.until(lambda: active.node.camera.info is not None)
+    active.until(lambda: active.node.channels[0].input.info is not None)
     active.send(make_image())
     active.until(lambda: active.received['semantic/image'])
     assert not active.received['detections']
@@ -266,7 +266,7 @@ def test_the_newest_frame_wins_and_all_are_counted(active):
         before = active.counts.received
         active.images.publish(make_image(stamp_ns=stamp_ns))
         active.until(lambda before=before: active.counts.received > before)
-        active.until(lambda: active.node.camera.mailbox._in_hand)
+        active.until(lambda: active.node.channels[0].input.mailbox._in_hand)
     active.engine.go.set()
     active.until(lambda: active.counts.under_way == 0)
     active.until(lambda: len(active.received['depth/image']) == 2)
@@ -335,7 +335,7 @@ def test_lifecycle_there_and_back_twice(bench):
         bench.send(make_image())
         assert bench.node.trigger_deactivate() == SUCCESS
         assert bench.node.trigger_cleanup() == SUCCESS
-        assert bench.node._pipeline is None
+        assert bench.node._engine is None
         bench.until(lambda: bench.client.count_publishers('/perception/depth/image') == 0)
     assert len(bench.engines) == 2
     assert (bench.counts.received, bench.counts.processed) == (4, 4)
@@ -344,7 +344,7 @@ def test_lifecycle_there_and_back_twice(bench):
 def test_deactivating_finishes_the_frame_in_hand(active):
     active.engine.go.clear()
     active.images.publish(make_image())
-    active.until(lambda: active.node.camera.mailbox._in_hand)
+    active.until(lambda: active.node.channels[0].input.mailbox._in_hand)
     active.images.publish(make_image())
     active.until(lambda: active.counts.received == 2)
     threading.Timer(0.2, active.engine.go.set).start()

@@ -115,7 +115,7 @@ def test_lockstep_loses_no_frame_of_a_slow_node(tmp_path, player, client, spin_u
     spin_until(lambda: len(results) == 12 and not thread.is_alive(), node, client)
     assert thread.played.unanswered == 0
     assert results == [frame.stamp_ns for frame in frames(12)]
-    counts = node.camera.mailbox.counts
+    counts = node.channels[0].input.mailbox.counts
     assert (counts.received, counts.processed) == (12, 12)
     node.close()
 
@@ -136,7 +136,7 @@ def test_lockstep_goes_on_after_a_rejected_frame(tmp_path, player, client, spin_
     thread = play(player, tmp_path / 'in.mcap', Playback(lockstep='/perception'))
     spin_until(lambda: not thread.is_alive(), node, client)
     assert thread.played.unanswered == 1
-    counts = node.camera.mailbox.counts
+    counts = node.channels[0].input.mailbox.counts
     assert (counts.received, counts.processed, counts.rejected) == (2, 1, 1)
     node.close()
 
@@ -146,20 +146,20 @@ def test_lockstep_sends_a_lost_frame_again(tmp_path, player, client, spin_until,
     make_bag(frames(2), tmp_path / 'in.mcap')
     node = PerceptionNode(FakeEngine, parameter_overrides=[Parameter('autostart', value=True)])
     lost: list[Image] = []
-    arrive = node.camera._on_image
+    arrive = node.channels[0].input._on_image
 
     def lose_the_first(message: Image, received) -> None:
         if lost:
             arrive(message, received)
         lost.append(message)
 
-    node.camera._on_image = lose_the_first
+    node.channels[0].input._on_image = lose_the_first
     node.autostart()
     thread = play(player, tmp_path / 'in.mcap', Playback(lockstep='/perception'))
     spin_until(lambda: not thread.is_alive(), node, client)
     assert len(lost) == 3
     assert thread.played.unanswered == 0
-    assert node.camera.mailbox.counts.processed == 2
+    assert node.channels[0].input.mailbox.counts.processed == 2
     node.close()
 
 
@@ -200,7 +200,11 @@ def test_a_recording_holds_what_the_node_published(tmp_path, client, spin_until)
     spin_until(lambda: ready.is_set() and images.get_subscription_count() > 0, node, client)
     for stamp_ns in (10**18 + 1, 10**18 + 2):
         images.publish(make_image(stamp_ns=stamp_ns))
-        spin_until(lambda n=stamp_ns: node.camera.mailbox.counts.processed >= n % 10, node, client)
+        spin_until(
+            lambda n=stamp_ns: mailbox.counts.processed >= n % 10,
+            node,
+            client,
+        )
     stop.set()
     thread.join()
     path = tmp_path / 'out.mcap'
