@@ -127,15 +127,15 @@ def process_bag(
     `lazy` adds the outputs that the node makes only on demand. Raises InputError for a bad bag;
     what was written until then stays readable.
     """
+    config = config or PerceptionConfig()
+    if config.cameras:
+        raise InputError(
+            'cameras: a bag is processed one camera at a time: leave it empty, and name the '
+            'image topic and the namespace of the outputs, e.g. --node /perception/front'
+        )
     stop = Stop() if stop is None else stop
     with BagReader(source) as reader, BagWriter(output, storage) as writer:
         stop.on_abandon(writer.close)
-        config = config or PerceptionConfig()
-        if config.cameras:
-            raise InputError(
-                'cameras: a bag is processed one camera at a time: leave it empty, and name the '
-                'image topic and the namespace of the outputs, e.g. --node /perception/front'
-            )
         kind = 'CompressedImage' if config.image_transport == 'compressed' else 'Image'
         image_topic = reader.topic_of(f'sensor_msgs/msg/{kind}', image_topic)
         sink = _BagSink(writer, node, lazy)

@@ -193,3 +193,109 @@ def test_stopping_finishes_the_frame_in_hand_and_supersedes_the_waiting_one():
     worker.stop()
     assert done == [0]
     assert mailbox.counts == Counts(received=2, processed=1, superseded=1)
+
+
+class Row:
+    """Several mailboxes with one worker that is let go on from batch to batch."""
+
+    def __init__(self, count: int, limit: int) -> None:
+        changed = threading.Condition()
+        self.mailboxes: list[Mailbox[int]] = [Mailbox(changed) for _ in range(count)]
+        self.batches: list[dict[int, int]] = []
+        self.errors: dict[int, Exception] = {}
+        self.go = threading.Semaphore(0)
+        self.worker = Worker(self.mailboxes, self._work, self.errors.__setitem__, limit)
+
+    def _work(self, frames: dict[int, int]) -> Iterator[Outcome]:
+        self.batches.append(frames)
+        assert self.go.acquire(timeout=TIMEOUT_S)
+        for index, frame in frames.items():
+            if frame < -1:
+                raise RuntimeError('everything is lost')
+            yield index, Rejected('bad') if frame == -1 else None
+
+    def rest(self) -> None:
+        """Let the worker go on until it is done, and stop it."""
+        self.go.release(1000)
+        wait_for(lambda: not any(mailbox.counts.under_way for mailbox in self.mailboxes))
+        self.worker.stop()
+
+
+def test_what_waits_together_is_worked_on_together_and_nothing_waits_for_more():
+    row = Row(count=3, limit=8)
+    row.mailboxes[1].put(0)
+    wait_for(lambda: row.batches == [{1: 0}])
+    for frame in (1, 2):
+        for mailbox in row.mailboxes:
+            mailbox.put(frame)
+    row.rest()
+    assert row.batches == [{1: 0}, {0: 2, 2: 2, 1: 2}]  # 1 had its turn already
+    assert [str(mailbox.counts) for mailbox in row.mailboxes] == [
+        '2 received = 1 processed + 1 superseded + 0 rejected',
+        '3 received = 2 processed + 1 superseded + 0 rejected',
+        '2 received = 1 processed + 1 superseded + 0 rejected',
+    ]
+
+
+def test_a_mailbox_that_is_always_full_lets_every_other_have_its_turn():
+    row = Row(count=4, limit=1)
+    row.mailboxes[0].put(0)
+    wait_for(lambda: len(row.batches) == 1)
+    for turn in range(1, 9):
+        row.mailboxes[0].put(turn)
+        if turn in (1, 5):
+            row.mailboxes[3].put(turn)
+        if turn == 1:
+            row.mailboxes[2].put(turn)
+        row.go.release()
+        wait_for(lambda turn=turn: len(row.batches) == turn + 1)
+    row.rest()
+    turns = [next(iter(batch)) for batch in row.batches]
+    assert turns == [0, 2, 3, 0, 0, 3, 0, 0, 0]
+
+
+def test_the_error_of_one_frame_is_not_that_of_another():
+    row = Row(count=4, limit=4)
+    row.mailboxes[0].put(0)
+    wait_for(lambda: len(row.batches) == 1)
+    for mailbox, frame in zip(row.mailboxes, (1, -1, 1, 1), strict=True):
+        mailbox.put(frame)
+    row.rest()
+    assert [m.counts.rejected for m in row.mailboxes] == [0, 1, 0, 0]
+    assert [m.counts.processed for m in row.mailboxes] == [2, 0, 1, 1]
+    assert {index: str(error) for index, error in row.errors.items()} == {1: 'bad'}
+
+
+def test_what_the_work_raises_is_the_error_of_every_frame_it_has_not_finished():
+    row = Row(count=3, limit=3)
+    row.mailboxes[2].put(0)
+    wait_for(lambda: len(row.batches) == 1)
+    for mailbox, frame in zip(row.mailboxes, (1, -2, 1), strict=True):
+        mailbox.put(frame)
+    row.rest()
+    assert [m.counts.processed for m in row.mailboxes] == [1, 0, 1]
+    assert {index: str(error) for index, error in row.errors.items()} == {
+        1: 'everything is lost',
+        2: 'everything is lost',
+    }
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([1, -1, -2, None])), max_size=30),
+)
+@settings(max_examples=30, deadline=None)
+def test_counts_of_every_mailbox_add_up_whatever_happens(limit, events):
+    row = Row(count=4, limit=limit)
+    row.go.release(1000)
+    for index, frame in events:
+        if frame is None:
+            row.mailboxes[index].reject()
+        else:
+            row.mailboxes[index].put(frame)
+    row.rest()
+    for index, mailbox in enumerate(row.mailboxes):
+        counts = mailbox.counts
+        assert counts.received == sum(at == index for at, _ in events)
+        assert counts.received == counts.processed + counts.superseded + counts.rejected
+    assert all(1 <= len(batch) <= limit for batch in row.batches)

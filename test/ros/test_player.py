@@ -198,6 +198,7 @@ def test_a_recording_holds_what_the_node_published(tmp_path, client, spin_until)
     images = client.create_publisher(Image, 'image', 1)
     infos = client.create_publisher(CameraInfo, 'camera_info', 1)
     spin_until(lambda: ready.is_set() and images.get_subscription_count() > 0, node, client)
+    mailbox = node.channels[0].input.mailbox
     for stamp_ns in (10**18 + 1, 10**18 + 2):
         images.publish(make_image(stamp_ns=stamp_ns))
         spin_until(
