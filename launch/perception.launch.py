@@ -13,6 +13,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
+from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.transport import environment
 
 SHARE = Path(get_package_share_directory('tag_perception'))
@@ -27,6 +28,12 @@ def generate_launch_description() -> LaunchDescription:
             'params_file',
             default_value=str(SHARE / 'config' / 'perception_node.yaml'),
             description='YAML file with the parameters of the node',
+        ),
+        DeclareLaunchArgument(
+            'cameras',
+            default_value=FROM_PARAMS_FILE,
+            description='names of several cameras, e.g. front,left; image and camera_info are '
+            'then names below each of them: front/image; empty: what params_file says',
         ),
         DeclareLaunchArgument(
             'image', default_value='image', description='topic of the camera images'
@@ -102,15 +109,25 @@ def processes(context: LaunchContext) -> list[Node]:
         for name in (
             'params_file', 'image', 'camera_info', 'namespace', 'checkpoint', 'device',
             'use_sim_time', 'rviz', 'respawn', 'image_transport', 'target_frame',
-            'score_threshold', 'image_reliability', 'camera_info_reliability',
+            'score_threshold', 'image_reliability', 'camera_info_reliability', 'cameras',
         )
     }  # fmt: skip
     if not Path(given['params_file']).is_file():  # launch would only warn and use defaults
         raise RuntimeError(f'params_file: there is no file {given["params_file"]}')
-    camera_info = given['camera_info'] or beside(given['image'], 'camera_info')
+    cameras = [name.strip() for name in given['cameras'].split(',') if name.strip()]
+    topics = {
+        'image': given['image'],
+        'camera_info': given['camera_info'] or beside(given['image'], 'camera_info'),
+    }
+    if cameras:
+        topics = {
+            f'{camera}/{name}': f'{camera}/{relative(name, topic)}'
+            for camera in cameras
+            for name, topic in topics.items()
+        }
     shared = {
         'namespace': given['namespace'],
-        'remappings': [('image', given['image']), ('camera_info', camera_info)],
+        'remappings': [*topics.items()],
         'additional_env': environment(),
         'output': 'screen',
     }
@@ -120,22 +137,23 @@ def processes(context: LaunchContext) -> list[Node]:
         'image_transport': 'image_transport',
         'target_frame': 'target_frame',
     }
-    overrides: dict[str, str | bool | float] = {
+    overrides: dict[str, str | bool | float | list[str]] = {
         parameter: given[argument]
         for argument, parameter in parameters.items()
         if given[argument] != FROM_PARAMS_FILE
     }
     if given['score_threshold'] != FROM_PARAMS_FILE:
         overrides['engine.score_threshold'] = float(given['score_threshold'])
-    topics = {'image': given['image'], 'camera_info': camera_info}
-    if given['image_transport'] == 'compressed':
-        topics['image'] += '/compressed'
+    if cameras:
+        overrides['cameras'] = cameras
     for name, topic in topics.items():
-        if given[f'{name}_reliability'] != FROM_PARAMS_FILE:
+        kind = name.rpartition('/')[2]
+        reliability = given[f'{kind}_reliability']
+        if reliability != FROM_PARAMS_FILE:
             full = absolute(given['namespace'], topic)
-            overrides[f'qos_overrides.{full}.subscription.reliability'] = given[
-                f'{name}_reliability'
-            ]
+            if kind == 'image' and given['image_transport'] == 'compressed':
+                full += '/compressed'
+            overrides[f'qos_overrides.{full}.subscription.reliability'] = reliability
     clock = {}
     if given['use_sim_time'] != FROM_PARAMS_FILE:
         clock = {'use_sim_time': given['use_sim_time'] == 'true'}
@@ -148,6 +166,10 @@ def processes(context: LaunchContext) -> list[Node]:
         respawn_delay=2.0,
         **shared,
     )
+    if cameras:  # RViz shows the first one
+        first = f'{NODE_NAME}/{cameras[0]}'
+        outputs = [(f'{NODE_NAME}/{o.topic}', f'{first}/{o.topic}') for o in OUTPUTS]
+        shared['remappings'] = [('image', topics[f'{cameras[0]}/image']), *outputs]
     rviz = Node(
         package='rviz2',
         executable='rviz2',
@@ -164,6 +186,16 @@ def absolute(namespace: str, topic: str) -> str:
     return (
         topic if topic.startswith('/') else f'/{namespace.strip("/")}/{topic}'.replace('//', '/')
     )
+
+
+def relative(name: str, topic: str) -> str:
+    """The same topic name; raises RuntimeError if it cannot stand below a camera's."""
+    if topic.startswith('/'):
+        raise RuntimeError(
+            f'{name}: with cameras, {topic} must be a name below each camera, such as image_rect; '
+            'set what all of them lie in as namespace'
+        )
+    return topic
 
 
 def beside(topic: str, name: str) -> str:

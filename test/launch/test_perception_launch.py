@@ -33,7 +33,8 @@ def overrides(argv):
     """Parameters of all files after the first one, which is params_file."""
     merged = {}
     for path in values_after(argv, '--params-file')[1:]:
-        for node in yaml.safe_load(Path(path).read_text()).values():
+        text = Path(path).read_text().replace('!!python/tuple', '')  # so launch writes lists
+        for node in yaml.safe_load(text).values():
             merged |= flatten(node['ros__parameters'])
     return merged
 
@@ -110,6 +111,40 @@ def test_node_and_rviz_share_namespace_and_topics(ros2_launch):
 def test_camera_info_can_be_elsewhere(ros2_launch):
     (node,) = started(ros2_launch, 'camera_info:=/calibration').values()
     assert 'camera_info:=/calibration' in values_after(node['argv'], '-r')
+
+
+def test_several_cameras_have_their_topics_below_their_names(ros2_launch):
+    both = started(
+        ros2_launch,
+        'cameras:=front, left',
+        'image:=image_rect',
+        'namespace:=car',
+        'image_reliability:=reliable',
+        'rviz:=true',
+    )
+    node = both['perception_node']
+    rules = values_after(node['argv'], '-r')
+    assert {rule for rule in rules if not rule.startswith('__')} == {
+        'front/image:=front/image_rect',
+        'front/camera_info:=front/camera_info',
+        'left/image:=left/image_rect',
+        'left/camera_info:=left/camera_info',
+    }
+    assert overrides(node['argv']) == {
+        'cameras': ['front', 'left'],
+        'qos_overrides./car/front/image_rect.subscription.reliability': 'reliable',
+        'qos_overrides./car/left/image_rect.subscription.reliability': 'reliable',
+    }
+    shown = values_after(both['rviz2']['argv'], '-r')
+    assert 'perception/overlay:=perception/front/overlay' in shown
+    assert 'image:=front/image_rect' in shown
+
+
+def test_one_absolute_topic_for_several_cameras_is_refused(ros2_launch):
+    finished = ros2_launch(FILE, 'cameras:=front,left', 'image:=/camera/image_rect')
+    assert finished.returncode != 0
+    assert 'must be a name below each camera' in finished.stdout
+    assert not ros2_launch.record.exists()
 
 
 def test_a_wrong_choice_is_named(ros2_launch):

@@ -8,9 +8,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-
-pytest.importorskip('rclpy')
-
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -22,6 +20,10 @@ from tag_perception.ros.bag import process_bag
 from tag_perception.ros.node import PerceptionNode
 from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.parameters import PerceptionConfig
+from tag_perception.ros.player import Playback, play_bag
+from tag_perception.ros.process import Stop
+from tag_perception.ros.recorder import record_bag
+from tag_perception.ros.storage import BagWriter
 
 from .fakes import FakeEngine, make_image, make_info
 from .rig import QuickEngine
@@ -356,6 +358,45 @@ def test_each_camera_has_its_own_rectification(cameras):
         kept.append([c._pipeline._calibration._rectifier for c in two.node.channels])
     assert None not in kept[0]
     assert kept[0] == kept[1]
+
+
+def test_tools_take_a_camera_for_a_node(cameras, tmp_path):
+    """A bag in lockstep with one camera, whose results are recorded meanwhile."""
+    with BagWriter(tmp_path / 'in.mcap') as writer:
+        for stamp_ns in (1, 2, 3):
+            writer.write('/left/camera_info', make_info(), stamp_ns)
+            writer.write('/left/image', make_image(stamp_ns=stamp_ns), stamp_ns)
+    two = cameras('front', 'left')
+    two.start()
+    one, nodes, stop = '/perception/left', [rclpy.create_node(n) for n in 'ab'], Stop()
+    ready, counts, played = threading.Event(), {}, []
+    recording = threading.Thread(
+        target=lambda: counts.update(
+            record_bag(
+                tmp_path / 'out.mcap',
+                nodes[0],
+                perception=one,
+                on_ready=lambda n: ready.set(),
+                stop=stop,
+            )
+        )
+    )
+    playing = threading.Thread(
+        target=lambda: played.append(
+            play_bag(tmp_path / 'in.mcap', nodes[1], Playback(rate=50, lockstep=one))
+        )
+    )
+    recording.start()
+    two.until(ready.is_set)
+    playing.start()
+    two.until(lambda: not playing.is_alive())
+    stop.set()
+    recording.join()
+    assert played[0].unanswered == 0
+    assert two.counts('left').processed == counts[f'{one}/depth/image'] == 3
+    assert two.counts('front').received == 0
+    for node in nodes:
+        node.destroy_node()
 
 
 def test_deactivate_and_cleanup_leave_nothing_of_any_camera(cameras):

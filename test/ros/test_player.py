@@ -201,11 +201,7 @@ def test_a_recording_holds_what_the_node_published(tmp_path, client, spin_until)
     mailbox = node.channels[0].input.mailbox
     for stamp_ns in (10**18 + 1, 10**18 + 2):
         images.publish(make_image(stamp_ns=stamp_ns))
-        spin_until(
-            lambda n=stamp_ns: mailbox.counts.processed >= n % 10,
-            node,
-            client,
-        )
+        spin_until(lambda n=stamp_ns: mailbox.counts.processed >= n % 10, node, client)
     stop.set()
     thread.join()
     path = tmp_path / 'out.mcap'
