@@ -406,7 +406,7 @@ def demo(arguments: Sequence[str]) -> int:
 
 
 def benchmark(arguments: Sequence[str]) -> int:
-    """Measure speed, all contenders in turn: engine (backends, stages), baselines (Table II)."""
+    """Measure speed: engine (backends, stages), baselines (Table II), cameras (through DDS)."""
     parser = _parser(benchmark)
     kinds = parser.add_subparsers(dest='kind', required=True)
     engine = kinds.add_parser('engine', help='every backend, stage by stage')
@@ -416,11 +416,25 @@ def benchmark(arguments: Sequence[str]) -> int:
     baselines = kinds.add_parser('baselines', help='the networks of Table II, and 3 × DLA34')
     baselines.add_argument('--preset', nargs='+', default=None, help='default: all of Table II')
     baselines.add_argument('--size', metavar='HxW', default='1024x2048')
+    cameras = kinds.add_parser('cameras', help='several cameras through one node')
+    cameras.add_argument('--cameras', type=int, default=2, metavar='N', help='how many')
+    cameras.add_argument(
+        '--rate', type=float, nargs='+', default=[10.0], metavar='HZ', help='of all, or of each'
+    )
+    cameras.add_argument('--size', metavar='HxW', default='512x1024', help='of the images')
+    cameras.add_argument('--seconds', type=float, default=20.0, help='how long to send')
+    cameras.add_argument(
+        '--engine', choices=('none', 'auto'), default='auto', help='none: constants, no network'
+    )
+    cameras.add_argument('--preset', default='tag_slim', help='network')
     for kind in (engine, baselines):
         kind.add_argument('--rounds', type=int, default=20, help='measured calls of each')
+    for kind in (engine, baselines, cameras):
         kind.add_argument('--device', choices=('auto', 'cuda', 'cpu'), default='auto')
         kind.add_argument('--json', metavar='FILE', help='write the figures')
     args = parser.parse_args(arguments)
+    if args.kind == 'cameras':
+        return _benchmark_cameras(args)
     from tag_perception.data.street import parse_size
     from tag_perception.runtime import benchmark as module
     from tag_perception.runtime.machine import write_json
@@ -500,6 +514,29 @@ def _run(work: Callable[[Any], None]) -> int:
     from tag_perception.ros.process import run
 
     return run(work, leave=True)
+
+
+def _benchmark_cameras(args: argparse.Namespace) -> int:
+    if len(args.rate) not in (1, args.cameras):
+        raise InputError(f'--rate has {len(args.rate)} values: give one, or one per camera')
+
+    def work(stop: Any) -> None:
+        from tag_perception.data.street import parse_size
+        from tag_perception.ros import benchmark_cameras as module
+        from tag_perception.runtime.benchmark import choose_device
+        from tag_perception.runtime.machine import machine, write_json
+
+        rates = tuple(args.rate * args.cameras if len(args.rate) == 1 else args.rate)
+        size = parse_size(args.size)
+        rig = module.Rig(rates, size, args.seconds, args.engine, args.preset, args.device)
+        figures = rig.run(stop)
+        if figures:
+            print(module.format_table(figures))
+        if figures and args.json:
+            about = {'benchmark': 'cameras', 'machine': machine(choose_device(args.device))}
+            write_json(args.json, {**about, **figures})
+
+    return _run(work)
 
 
 def _score(bag: Any, ground_truth: Any, out: Any, node: str) -> tuple[dict[str, Any], list[str]]:

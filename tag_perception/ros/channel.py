@@ -95,7 +95,7 @@ def publish_results(
         if isinstance(scene, Exception):
             yield index, scene
             continue
-        if len(arrivals) > 1:
+        if len(channels) > 1:
             ready[index].result.stages_ms['batch'] = _for_others_ms(engine, ready[index])
         try:
             channels[index].finish(ready[index], scene)

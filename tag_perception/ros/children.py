@@ -20,17 +20,17 @@ LEAVE_S = 5.0
 
 
 class Child:
-    """One verb of this package as its own process, with the transport for large images.
+    """One verb or module of this package as its own process, with the transport for large images.
 
     It shares the terminal's process group, so that Ctrl-C reaches it as well.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], log: Path, module: str) -> None:
         self.name, self.log = name, log
         self._expected = False
         with log.open('wb') as sink:
             self._process = subprocess.Popen(
-                [sys.executable, '-m', 'tag_perception', *arguments],
+                [sys.executable, '-m', module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -75,9 +75,11 @@ class Children:
     def __init__(self) -> None:
         self._all: list[Child] = []
 
-    def start(self, name: str, arguments: Sequence[str], log: Path) -> Child:
+    def start(
+        self, name: str, arguments: Sequence[str], log: Path, module: str = 'tag_perception'
+    ) -> Child:
         """Start one more."""
-        self._all.append(Child(name, arguments, log))
+        self._all.append(Child(name, arguments, log, module))
         return self._all[-1]
 
     def check(self) -> None:

@@ -8,7 +8,6 @@ overlay.png, summary.json, and logs and parameters of the two processes.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ class Demo:
 
     def run(self, write_input: WriteInput, score: Score, stop: Stop) -> dict[str, Any]:
         """Run everything; the summary, empty if `stop` ended it. Raises InputError."""
-        _isolate()
+        session.isolate()
         prepare(self.out)
         source, recording = self.out / 'input.mcap', self.out / 'output.mcap'
         _say(f'1/4  input: {source}')
@@ -274,12 +273,6 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines += [f'  {k:16}{v:10.4f}' for k, v in scores.items() if v is not None]
         lines += [f'  ({remark})' for remark in remarks]
     return '\n'.join(lines)
-
-
-def _isolate() -> None:
-    """A domain of our own, unless the user chose one: other robots must not answer."""
-    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 
 
 def _say(text: str) -> None:

@@ -312,8 +312,7 @@ def test_time_spent_on_other_cameras_is_part_of_the_latency(cameras):
     two.until(
         lambda: two.received['front', 'latency'] and len(two.received['left', 'latency']) == 2
     )
-    alone, shared = (values(m.status[0]) for m in two.received['left', 'latency'])
-    assert 'batch_ms' not in alone
+    _, shared = (values(m.status[0]) for m in two.received['left', 'latency'])
     stages = {key: float(value) for key, value in shared.items() if key != 'total_ms'}
     assert stages['batch_ms'] > 25.0  # the engine claims 1 ms of the 30 ms of its pass
     assert float(shared['total_ms']) == pytest.approx(sum(stages.values()), abs=0.01)

@@ -1,0 +1,89 @@
+"""An engine that says the same of every image, to measure everything around the network.
+
+python -m tag_perception.ros.constant [--ros-args …]: the perception node with this engine
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+
+from tag_perception.config import InputError
+from tag_perception.core.network import NetworkConfig
+from tag_perception.core.structures import Camera, Objects3D, Scene
+from tag_perception.ros import process
+from tag_perception.runtime.engine import EngineConfig, EngineStatus
+
+BOXES = 20
+"""Cars in a row, as many as a busy street shows."""
+
+
+class ConstantEngine:
+    """Road, 20 m away, everywhere, and a row of cars, in no time; made once per image size."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.stages_ms: dict[str, float] = {}
+        self.status = EngineStatus(
+            device='cpu',
+            device_name='no network',
+            precision='fp32',
+            checkpoint='none: constants',
+            trained=False,
+            network=NetworkConfig(),
+            fallback=None,
+            backend='none',
+            largest_batch=8,
+        )
+        self._scenes: dict[tuple[int, ...], Scene] = {}
+
+    def batch(self, images: Sequence[np.ndarray], cameras: Sequence[Camera | None]) -> list[Scene]:
+        """The Scene for each (H, W, 3) image, with boxes where there is a camera."""
+        return [self._scene(image.shape[:2], camera is not None)
+                for image, camera in zip(images, cameras, strict=True)]  # fmt: skip
+
+    def _scene(self, size: tuple[int, ...], boxes: bool) -> Scene:
+        key = (*size, boxes)
+        if key not in self._scenes:
+            self._scenes[key] = Scene(
+                semantic=torch.zeros(size, dtype=torch.uint8),
+                depth=torch.full(size, 20.0),
+                detection3d=_cars() if boxes else None,
+            )
+        return self._scenes[key]
+
+
+def _cars() -> Objects3D:
+    sideways_m = torch.linspace(-20.0, 20.0, BOXES)
+    return Objects3D(
+        class_id=torch.zeros(BOXES, dtype=torch.long),
+        score=torch.full((BOXES,), 0.9),
+        center_cam=torch.stack((torch.full((BOXES,), 20.0), sideways_m, -sideways_m * 0), dim=1),
+        size_lwh_m=torch.tensor([[4.3, 1.7, 1.5]]).repeat(BOXES, 1),
+        rotation_cam=torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(BOXES, 1),
+        box_2d_px=torch.zeros(BOXES, 4),
+        depth_sigma_m=torch.ones(BOXES),
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve the node until a signal."""
+
+    def work(stop: process.Stop) -> int:
+        from tag_perception.ros import node, session
+
+        build = partial(node.PerceptionNode, ConstantEngine)
+        return session.serve(build, stop, ['perception_node', *arguments])
+
+    try:
+        return process.run(work, leave=True)
+    except InputError as error:
+        print(f'perception_node: {error}', file=sys.stderr)
+        return 2
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
