@@ -98,8 +98,7 @@ def _explain_absence(node: Node, ours: Subscribed) -> str:
     if ours.argument == 'image' and other in there:
         return f'no publisher, but one of {other}: launch with image_transport:={transport}'
     outputs = f'{node.get_fully_qualified_name()}/'
-    own = node.get_name(), node.get_namespace()
-    heard = {topic for topic, _ in node.get_subscriber_names_and_types_by_node(*own)}
+    heard = {subscription.topic_name for subscription in node.subscriptions}
     near = [
         topic for topic, kinds in there.items()
         if ours.kind in kinds and topic not in heard and not topic.startswith(outputs)

@@ -70,13 +70,13 @@ def play(
     `wait` sleeps, and returns True to end the play. A frame that is late is sent late.
     """
     begin_s = time.monotonic()
-    due = [(0.0, name) for name in streams]
+    due = [(0.0, name, 0) for name in streams]
     while due:
-        at_s, name = heapq.heappop(due)
+        at_s, name, number = heapq.heappop(due)
         if at_s >= seconds or wait(max(0.0, begin_s + at_s - time.monotonic())):
             continue
         streams[name].send()
-        heapq.heappush(due, (at_s + 1 / rates_hz[name], name))
+        heapq.heappush(due, ((number + 1) / rates_hz[name], name, number + 1))
 
 
 def main(arguments: Sequence[str]) -> int:
