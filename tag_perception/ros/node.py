@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.lifecycle import LifecycleNode, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.parameter import Parameter
 
+from tag_perception.config import InputError
 from tag_perception.ros import diagnostics, parameters, process
 from tag_perception.ros.frames import TfInput
 from tag_perception.ros.inputs import Arrival, CameraInput, reason
@@ -26,7 +28,10 @@ class PerceptionNode(LifecycleNode):
         self, build_engine: Callable[[Any], Engine] = runtime.Engine, **options: Any
     ) -> None:
         """Raises InputError for a parameter that is unknown or out of range."""
-        super().__init__('perception', **options)
+        try:
+            super().__init__('perception', **options)
+        except InvalidParameterTypeException as error:  # of rclpy's own, such as use_sim_time
+            raise InputError(' '.join(str(error).split())) from error
         self.config = parameters.declare(self)
         self.camera, self.transforms = CameraInput(self), TfInput(self)
         self.outputs = Publishers(self)

@@ -461,6 +461,7 @@ def test_unknown_parameters_cannot_be_set(active):
         ('engine__device', 'tpu', 'auto, cuda, cpu'),
         ('engine__presett', 'tag', 'did you mean engine.preset?'),
         ('zzz', 1, "unknown parameter 'zzz'; known: autostart"),
+        ('use_sim_time', 0, "'use_sim_time' to '0' of type 'INTEGER', expecting type 'BOOL'"),
     ],
 )
 def test_senseless_overrides_stop_the_node_with_one_line(ros, name, value, said):
