@@ -143,8 +143,9 @@ class PerceptionNode(LifecycleNode):
 
     def _reports(self) -> list[diagnostics.Report]:
         status = self._pipeline.status if self._pipeline else None
+        jpeg = self._pipeline.jpeg.name if self._pipeline else ''
         return [
-            diagnostics.engine_report(self._state(), status, self._problem),
+            diagnostics.engine_report(self._state(), status, self._problem, jpeg),
             *diagnostics.input_reports(self.camera, self.transforms, self.config),
             *diagnostics.output_reports(self.camera, self.outputs, self._latencies),
         ]

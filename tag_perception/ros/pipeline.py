@@ -25,6 +25,7 @@ from tag_perception.ros import compression, diagnostics, messages
 from tag_perception.ros.calibration import Calibration, Seen
 from tag_perception.ros.compression import CameraImage
 from tag_perception.ros.frames import NoTransform, StaticTransforms, Transforms
+from tag_perception.ros.jpeg import choose_decoder
 from tag_perception.ros.markers import to_markers
 from tag_perception.ros.messages import OPTICAL_T_CAMERA, DetectionsMessage, ImageMessage
 from tag_perception.ros.outputs import OUTPUTS
@@ -98,6 +99,8 @@ class Pipeline:
         self.config = config
         """May be replaced between two frames."""
         self.status = engine.status
+        self.jpeg = choose_decoder(engine.status.device)
+        """What decodes compressed images."""
         self._engine = engine
         self._sink = sink
         self._transforms = StaticTransforms() if transforms is None else transforms
@@ -140,7 +143,7 @@ class Pipeline:
         """
         result, config = Result(stages_ms=dict(waited_ms or {})), self.config
         with _timed(result, 'convert'):
-            pixels = compression.to_rgb(image)
+            pixels = compression.to_rgb(image, self.jpeg)
             seen = self._calibration.apply(pixels, info, config.rectified_input)
             result.withheld = seen.withheld
         scene = seen.finish(self._engine(seen.pixels, seen.camera))

@@ -16,7 +16,6 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from tag_perception.ros import transport
-from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.storage import BagReader, BagWriter, message_class
 
 from .conftest import FAKES, busy
