@@ -73,7 +73,7 @@ class OnGpu:
 
     def __call__(self, data: np.ndarray) -> np.ndarray | None:
         """(H, W, 3) uint8 RGB on the host; None where the data is damaged."""
-        if not data[: len(MAGIC)].tobytes() == MAGIC:
+        if data[: len(MAGIC)].tobytes() != MAGIC:
             return self._otherwise(data)
         try:
             return self.decode(data)

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 
-from tag_perception.ros.frames import STATIC_QOS
+from tag_perception.ros.frames import STATIC_QOS, NoTransform
 from tag_perception.ros.inputs import RateLimit
 
 from .fakes import golden_boxes, make_image, make_info
@@ -142,6 +142,17 @@ def publish_pose(client, child: str = 'camera_optical_frame') -> None:
     publisher.publish(TFMessage(transforms=[pose]))
 
 
+def knows(bench: Bench, image: Image) -> bool:
+    """Whether the node could place the boxes of `image`."""
+    try:
+        bench.node.transforms._source.lookup(
+            'base_link', image.header.frame_id, image.header.stamp
+        )
+    except NoTransform:
+        return False
+    return True
+
+
 def test_boxes_go_to_target_frame_and_keep_their_stamp(bench):
     bench = bench(target_frame='base_link')
     bench.connect()
@@ -157,7 +168,7 @@ def test_boxes_go_to_target_frame_and_keep_their_stamp(bench):
     assert not bench.received['markers']
 
     publish_pose(bench.client)
-    bench.until(lambda: bench.node.transforms._source._parents)
+    bench.until(lambda: knows(bench, image))
     bench.send(image)
     bench.until(lambda: bench.received['detections'] and bench.received['markers'])
     message = bench.received['detections'][0]
