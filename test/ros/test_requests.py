@@ -241,6 +241,30 @@ def test_thresholds_toggles_and_consistency_change_at_run_time(active):
     assert active.received['depth/image']
 
 
+def test_rate_and_overlay_style_change_at_run_time(active):
+    active.listen('overlay')
+    active.send_info(make_info())
+
+    def overlay() -> np.ndarray:
+        active.received['overlay'].clear()
+        active.send(make_image(stamp_ns=7))
+        active.until(lambda: active.received['overlay'])
+        return np.array(active.received['overlay'][0].data)
+
+    before = overlay()
+    assert set_parameters(active, overlay__semantic_alpha=0.0)[0].successful
+    assert (overlay() != before).any()
+    assert set_parameters(active, max_rate_hz=0.1)[0].successful
+    active.send(make_image())  # from now on one frame in ten seconds
+    processed, superseded = active.counts.processed, active.counts.superseded
+    for _ in range(3):
+        active.send(make_image())
+    assert active.counts.superseded >= superseded + 3
+    assert set_parameters(active, max_rate_hz=0.0)[0].successful
+    active.send(make_image())
+    assert active.counts.processed == processed + 1
+
+
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
