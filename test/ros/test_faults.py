@@ -106,7 +106,7 @@ DEAF = """
 import sys, time, rclpy
 from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros import session
-with session.client('deaf') as node:
+with session.client(sys.argv[1]) as node:
     for output in OUTPUTS:
         node.create_subscription(output.type, f'/perception/{output.topic}', print, output.qos())
     print('subscribed', flush=True)
@@ -121,9 +121,11 @@ def test_a_subscriber_that_never_reads_holds_nobody_up(start, bench, stopped):  
     bench.node.autostart()
     bench.connect()
     bench.listen('depth/image')
-    deaf = start('-c', DEAF)
+    name = 'stopped' if stopped else 'deaf'  # one that was killed is counted for 20 s more
+    deaf = start('-c', DEAF, name)
     deaf.wait_for('subscribed')
-    bench.until(lambda: bench.node.count_subscribers('/perception/depth/image') == 2)
+    listeners = bench.node.get_subscriptions_info_by_topic
+    bench.until(lambda: name in {i.node_name for i in listeners('/perception/depth/image')})
     if stopped:
         deaf._process.send_signal(signal.SIGSTOP)
     before, longest_s = resident_bytes(), 0.0

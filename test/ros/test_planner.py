@@ -129,7 +129,9 @@ def test_silence_is_a_reason_to_stop(planner, client, spin_until):
 
 def test_it_ends_cleanly(start, client, spin_until):
     process = start(str(EXAMPLE), '--ros-args', '-p', 'stop_m:=6.0')
-    spin_until(lambda: client.count_publishers('decision') > 0, client)
+    decisions: list[String] = []
+    client.create_subscription(String, 'decision', decisions.append, 10)
+    spin_until(lambda: decisions, client)  # it is there as a whole
     process.end()
 
 
