@@ -1,14 +1,14 @@
 """Stop, slow down or go: the smallest planner that uses detections and obstacles.
-    ros2 launch tag_perception perception.launch.py target_frame:=base_link
-    python3 examples/planner.py --ros-args -p stop_m:=8.0
 It looks along a corridor as wide as the car, straight ahead in base_link (x forward, y left).
 """
 
 import math
+from contextlib import suppress
 
 import numpy as np
 import rclpy
 from nav_msgs.msg import OccupancyGrid
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from std_msgs.msg import String
 from vision_msgs.msg import Detection3DArray
@@ -41,9 +41,8 @@ class Planner(Node):
         rows, columns = np.nonzero(np.asarray(grid.data).reshape(info.height, info.width) > 50)
         x, y = origin.x + columns * info.resolution, origin.y + (rows + 0.5) * info.resolution
         ahead = x[np.abs(y) < self.limit['half_width_m']]
-        cells = [(float(ahead.min()), 'obstacle')] if ahead.size else []
         # Half a metre in favour of objects: they have names for what the cells only feel.
-        found = [*self.objects, *cells, (math.inf, '')]
+        found = [*self.objects, (float(ahead.min(initial=math.inf)), 'obstacle')]
         distance_m, what = min(found, key=lambda o: o[0] + 0.5 * (o[1] == 'obstacle'))
         action = 'stop' if distance_m < self.limit['stop_m'] else 'slow down'
         near = distance_m <= self.limit['slow_m']
@@ -57,4 +56,5 @@ class Planner(Node):
 
 if __name__ == '__main__':
     rclpy.init()
-    rclpy.spin(Planner())
+    with suppress(KeyboardInterrupt, ExternalShutdownException):  # Ctrl-C
+        rclpy.spin(Planner())

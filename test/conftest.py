@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The suite tries the same examples on every run, so that it fails for a change and not by chance;
+# new ones are what `make fuzz` is for.
+settings.register_profile('same', derandomize=True, deadline=None, print_blob=True)
+if 'FUZZ_SCALE' not in os.environ:
+    settings.load_profile('same')
 
 
 @pytest.fixture(scope='session')

@@ -36,6 +36,11 @@ class Channel:
         self._latencies = diagnostics.Latencies(PerceptionConfig.latency_window_s)
         self._pipeline: Pipeline | None = None
 
+    @property
+    def jpeg(self) -> str:
+        """What decodes compressed images; empty while nothing is loaded."""
+        return '' if self._pipeline is None else self._pipeline.jpeg.name
+
     def load(self, engine: Engine, config: PerceptionConfig) -> None:
         """Make what turns images into outputs. Raises InputError if `engine` cannot do it."""
         self._pipeline = Pipeline(engine, config, self._outputs, self._lookups)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 
 from tag_perception.ros import messages
+from tag_perception.ros.jpeg import JpegDecoder, OnCpu
 from tag_perception.ros.messages import Rejected
 
 CameraImage: TypeAlias = Image | CompressedImage
@@ -21,6 +21,8 @@ MAX_PIXELS = 2**26
 ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 """What stands in the last bytes of a file that was not cut off."""
 TAIL_BYTES = 1024
+
+ON_CPU = OnCpu()
 
 
 def check_image(message: CameraImage) -> None:
@@ -48,13 +50,12 @@ def check_image(message: CameraImage) -> None:
         raise Rejected(f'compressed image {message.format!r} is a Bayer pattern; send it raw')
 
 
-def to_rgb(message: CameraImage) -> np.ndarray:
+def to_rgb(message: CameraImage, decode: JpegDecoder = ON_CPU) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a checked image, a view where possible. Raises Rejected."""
     if isinstance(message, Image):
         return messages.to_rgb(message)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # the calibration is not turned
-    pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
+    pixels = decode(np.frombuffer(message.data, np.uint8))
     if pixels is None:
         raise Rejected(f'compressed image {message.format!r} is damaged')
     # image_transport names the order in which it handed the channels to OpenCV.
-    return pixels if 'compressed rgb' in message.format else pixels[..., ::-1]
+    return pixels[..., ::-1] if 'compressed rgb' in message.format else pixels

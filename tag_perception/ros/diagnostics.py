@@ -76,8 +76,13 @@ class Latencies:
             self._frames.popleft()
 
 
-def engine_report(state: str, status: EngineStatus | None, problem: str | None) -> Report:
-    """The lifecycle state, the network, and the device it really runs on."""
+def engine_report(
+    state: str, status: EngineStatus | None, problem: str | None, jpeg: str = ''
+) -> Report:
+    """The lifecycle state, the network, and the device it really runs on.
+
+    `jpeg`: what decodes compressed images.
+    """
     if status is None:
         level, message = (ERROR, problem) if problem else (OK, f'the node is {state}')
         return Report('engine', level, message or '', {'state': state})
@@ -94,6 +99,7 @@ def engine_report(state: str, status: EngineStatus | None, problem: str | None) 
         'trained': status.trained,
         'backbone': status.network.backbone,
         'network_input': f'{width}×{height}',
+        'jpeg_decoder': jpeg,
     }
     return Report('engine', level, message or f'running on {status.device_name}', values)
 

@@ -6,7 +6,7 @@ With tf2_ros (a ROS installation) moving frames work as well; without it /tf_sta
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,13 +14,13 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Transform
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time as ClockTime
 from tf2_msgs.msg import TFMessage
 
 from tag_perception.core.geometry import rotation_from_quaternion
 
 try:
     import tf2_ros
-    from rclpy.time import Time as ClockTime
 except ImportError:  # a machine without a ROS installation
     tf2_ros = None
 
@@ -76,11 +76,19 @@ class StaticTransforms:
 
 
 class TfBuffer:
-    """The TF tree of tf2_ros, with frames that move."""
+    """The TF tree of tf2_ros, with frames that move. One for the life of a node.
+
+    tf2_ros' own buffer adds a service to the node and never takes it away.
+    """
 
     def __init__(self, node: Node) -> None:
+        self._node = node
         self._buffer = tf2_ros.Buffer(node=node)
-        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._listener: Any = None
+
+    def open(self) -> None:
+        """Subscribe."""
+        self._listener = tf2_ros.TransformListener(self._buffer, self._node)
 
     def lookup(self, target: str, source: str, stamp: Time) -> np.ndarray:
         """(4, 4) target_T_source at `stamp`. Raises NoTransform."""
@@ -92,8 +100,9 @@ class TfBuffer:
         return to_matrix(found.transform)
 
     def close(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe, and forget what moves."""
         self._listener.unregister()
+        self._buffer.clear()
 
 
 class TfInput:
@@ -101,14 +110,15 @@ class TfInput:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._buffer = None if tf2_ros is None else TfBuffer(node)
         self._source: Transforms = StaticTransforms()
         self._close: Callable[[], object] = lambda: None
 
     def open(self) -> None:
         """Subscribe. What is static is sent again to every new subscriber."""
-        if tf2_ros is not None:
-            buffer = TfBuffer(self._node)
-            self._source, self._close = buffer, buffer.close
+        if self._buffer is not None:
+            self._buffer.open()
+            self._source, self._close = self._buffer, self._buffer.close
             return
         static = StaticTransforms()
         subscription = self._node.create_subscription(

@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.lifecycle import LifecycleNode, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.parameter import Parameter
 
+from tag_perception.config import InputError
 from tag_perception.ros import diagnostics, parameters, process
 from tag_perception.ros.channel import Channel, publish_results
 from tag_perception.ros.frames import TfInput
@@ -28,7 +30,10 @@ class PerceptionNode(LifecycleNode):
         self, build_engine: Callable[[Any], Engine] = runtime.Engine, **options: Any
     ) -> None:
         """Raises InputError for a parameter that is unknown or out of range."""
-        super().__init__('perception', **options)
+        try:
+            super().__init__('perception', **options)
+        except InvalidParameterTypeException as error:  # of rclpy's own, such as use_sim_time
+            raise InputError(' '.join(str(error).split())) from error
         self.config = parameters.declare(self)
         self.transforms = TfInput(self)
         self.channels: list[Channel] = []
@@ -147,8 +152,9 @@ class PerceptionNode(LifecycleNode):
 
     def _reports(self) -> list[diagnostics.Report]:
         status = self._engine.status if self._engine else None
+        jpeg = self.channels[0].jpeg if self.channels else ''
         return [
-            diagnostics.engine_report(self._state(), status, self._problem),
+            diagnostics.engine_report(self._state(), status, self._problem, jpeg),
             *(report for channel in self.channels for report in channel.reports(self.config)),
         ]
 

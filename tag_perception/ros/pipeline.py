@@ -25,6 +25,7 @@ from tag_perception.ros import compression, diagnostics, messages
 from tag_perception.ros.calibration import Calibration, Seen
 from tag_perception.ros.compression import CameraImage
 from tag_perception.ros.frames import NoTransform, StaticTransforms, Transforms
+from tag_perception.ros.jpeg import choose_decoder
 from tag_perception.ros.markers import to_markers
 from tag_perception.ros.messages import OPTICAL_T_CAMERA, DetectionsMessage, ImageMessage
 from tag_perception.ros.outputs import OUTPUTS
@@ -116,6 +117,8 @@ class Pipeline:
         """Raises InputError where the network cannot do what `config` asks for."""
         self.config = config
         """May be replaced between two frames."""
+        self.jpeg = choose_decoder(engine.status.device)
+        """What decodes compressed images."""
         self._engine = engine
         self._sink = sink
         self._transforms = StaticTransforms() if transforms is None else transforms
@@ -159,7 +162,7 @@ class Pipeline:
         """What the engine is to get for one checked image. Raises Rejected."""
         result = Result(stages_ms=dict(waited_ms or {}))
         with _timed(result, 'convert'):
-            pixels = compression.to_rgb(image)
+            pixels = compression.to_rgb(image, self.jpeg)
             seen = self._calibration.apply(pixels, info, self.config.rectified_input)
             result.withheld = seen.withheld
         return Prepared(image.header, seen, result, time.perf_counter())

@@ -27,6 +27,8 @@ DEPTH = 20
 """Messages per topic that may wait for the disk."""
 DRAIN_S = 0.5
 
+DIAGNOSTICS = '/diagnostics'
+
 
 def record_bag(
     output: Path | str,
@@ -42,15 +44,21 @@ def record_bag(
     """Record the outputs of the node `perception`, and /diagnostics, until `stop`.
 
     Runs `node`, which nobody else may spin. `lazy` records the outputs that are made on demand as
-    well. `on_ready(number of topics)` is called once, when every topic has a publisher: nothing
-    is missed from then on. Returns the number of messages by topic. Raises InputError.
+    well. `on_ready(number of topics)` is called once, when every topic has a publisher and the
+    node has been heard on /diagnostics: nothing is missed from then on. Returns the number of
+    messages by topic. Raises InputError.
     """
     stop = Stop() if stop is None else stop
+    # The subscription to /diagnostics is the last one to be announced: a node that is heard there
+    # has learnt of the others before.
+    greeting, heard = f'{perception}: '.encode(), False
     with BagWriter(output, storage) as writer:
         stop.on_abandon(writer.close)
         with tqdm(desc='record-bag', unit='message', disable=not progress) as bar:
 
             def write(topic: str, kind: type, latched: bool, data: bytes) -> None:
+                nonlocal heard
+                heard = heard or (topic == DIAGNOSTICS and greeting in data)
                 stamp_ns = _stamp_ns(data)
                 if not stamp_ns and kind is DiagnosticArray:
                     return  # simulated time has not begun: there is no time to log it at
@@ -63,7 +71,7 @@ def record_bag(
                 for output in OUTPUTS
                 if lazy or not output.lazy
             }
-            topics['/diagnostics'] = (DiagnosticArray, False)
+            topics[DIAGNOSTICS] = (DiagnosticArray, False)
             subscriptions = [
                 node.create_subscription(
                     kind, topic, partial(write, topic, kind, latched), _qos(latched), raw=True
@@ -75,7 +83,7 @@ def record_bag(
             ready = False
             while not stop.is_set():
                 executor.spin_once(timeout_sec=POLL_S)
-                if not ready and all(s.get_publisher_count() for s in subscriptions):
+                if heard and not ready and all(s.get_publisher_count() for s in subscriptions):
                     ready = True
                     on_ready(len(topics))
             _drain(executor, writer)

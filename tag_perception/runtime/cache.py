@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 KEPT_FILES = 8
 """So many of the files used last stay in the folder."""
+HEADER_BYTES = 2**16
+MAX_BYTES = 2**31
+"""Larger ones are not read: an ONNX file cannot be, and ours are a tenth of that."""
 
 
 def folder() -> Path:
@@ -43,15 +46,21 @@ def fetch(name: str, made_with: Mapping[str, str], make: Callable[[], bytes]) ->
 
 def _read(path: Path, made_with: Mapping[str, str]) -> bytes:
     """Raises ValueError where the file is damaged or was made with anything else."""
-    line, _, content = path.read_bytes().partition(b'\n')
-    try:
-        header = json.loads(line)
-        sha256, found = header['sha256'], dict(header['made_with'])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError('is not one of ours') from error
-    if found != made_with:
-        differing = [k for k in made_with if found.get(k) != made_with[k]]
-        raise ValueError(f'was made with another {", ".join(differing) or "recipe"}')
+    with path.open('rb') as file:
+        line = file.readline(HEADER_BYTES)
+        try:
+            header = json.loads(line)
+            sha256, size = header['sha256'], int(header['bytes'])
+            found = dict(header['made_with'])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError('is not one of ours') from error
+        if found != made_with:
+            differing = [k for k in made_with if found.get(k) != made_with[k]]
+            raise ValueError(f'was made with another {", ".join(differing) or "recipe"}')
+        # Before memory is taken for a size that is only claimed, in the header or by the disk.
+        if size > MAX_BYTES or os.fstat(file.fileno()).st_size != len(line) + size:
+            raise ValueError('is damaged')
+        content = file.read()
     if sha256 != hashlib.sha256(content).hexdigest():
         raise ValueError('is damaged')
     path.touch()
@@ -60,7 +69,11 @@ def _read(path: Path, made_with: Mapping[str, str]) -> bytes:
 
 def _write(path: Path, made_with: Mapping[str, str], content: bytes) -> None:
     """All or nothing, also beside another process that writes the same file."""
-    header = {'sha256': hashlib.sha256(content).hexdigest(), 'made_with': dict(made_with)}
+    header = {
+        'sha256': hashlib.sha256(content).hexdigest(),
+        'bytes': len(content),
+        'made_with': dict(made_with),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:

@@ -30,6 +30,40 @@ def shown(layout) -> set[str]:
     return topics
 
 
+DRAWS = {
+    '3D': {'MarkerArray', 'PointCloud2', 'OccupancyGrid'},
+    'Image': {'Image'},
+    'DiagnosticSummary': {'DiagnosticArray'},
+    'RawMessages': None,
+}
+"""Message types of ours that each panel can show; None: any."""
+NEEDS = {
+    '3D': {'topics', 'followTf', 'layers'},
+    'Image': {'imageMode'},
+    'DiagnosticSummary': {
+        'topicToRender', 'minLevel', 'pinnedIds', 'hardwareIdFilter', 'sortByLevel',
+    },
+    'RawMessages': {'topicPath'},
+}  # fmt: skip
+"""Fields without which a panel shows nothing, or not what is meant."""
+TYPES = {
+    '/image': 'Image',
+    '/diagnostics': 'DiagnosticArray',
+    **{f'/perception/{output.topic}': output.type.__name__ for output in OUTPUTS},
+}
+
+
+def test_every_panel_can_show_its_topics(layout):
+    for name, panel in layout['configById'].items():
+        kind = name.partition('!')[0]
+        assert NEEDS[kind] <= set(panel), name
+        topics = shown({'configById': {name: panel}})
+        assert topics, name
+        if DRAWS[kind] is not None:
+            assert {TYPES[topic] for topic in topics} <= DRAWS[kind], name
+        assert all(topic['visible'] for topic in panel.get('topics', {}).values()), name
+
+
 def leaves(node) -> set[str]:
     return {node} if isinstance(node, str) else leaves(node['first']) | leaves(node['second'])
 

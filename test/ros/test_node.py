@@ -184,13 +184,18 @@ def test_lazy_outputs_are_made_only_while_somebody_subscribes(active, monkeypatc
     from tag_perception.ros import pipeline
 
     drawn: list[str] = []
-    for name in ('draw_scene', 'color_semantic', 'color_depth', 'to_markers'):
+    works = 'draw_scene', 'color_semantic', 'color_depth', 'to_markers', 'consistency', 'occupancy'
+    for name in works:
         original = getattr(pipeline, name)
         monkeypatch.setattr(
             pipeline,
             name,
             lambda *a, _name=name, _original=original: (drawn.append(_name), _original(*a))[1],
         )
+    fill_points = pipeline.PointsMessage.fill
+    monkeypatch.setattr(
+        pipeline.PointsMessage, 'fill', lambda *a: (drawn.append('points'), fill_points(*a))[1]
+    )
     active.send_info(make_info())
     active.send(make_image())
     assert not drawn
@@ -198,7 +203,7 @@ def test_lazy_outputs_are_made_only_while_somebody_subscribes(active, monkeypatc
     image = make_image(stamp_ns=99)
     active.send(image)
     active.until(lambda: all(active.received[topic] for topic in LAZY))
-    assert sorted(drawn) == ['color_depth', 'color_semantic', 'draw_scene', 'to_markers']
+    assert sorted(drawn) == sorted([*works, 'points'])
     for topic in LAZY[:3]:
         message = active.received[topic][0]
         assert (message.header, message.encoding) == (image.header, 'rgb8')
@@ -461,6 +466,7 @@ def test_unknown_parameters_cannot_be_set(active):
         ('engine__device', 'tpu', 'auto, cuda, cpu'),
         ('engine__presett', 'tag', 'did you mean engine.preset?'),
         ('zzz', 1, "unknown parameter 'zzz'; known: autostart"),
+        ('use_sim_time', 0, "'use_sim_time' to '0' of type 'INTEGER', expecting type 'BOOL'"),
     ],
 )
 def test_senseless_overrides_stop_the_node_with_one_line(ros, name, value, said):

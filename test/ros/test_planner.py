@@ -127,5 +127,13 @@ def test_silence_is_a_reason_to_stop(planner, client, spin_until):
     assert decisions[0] == 'stop: no obstacles from perception for 0.5 s'
 
 
+def test_it_ends_cleanly(start, client, spin_until):
+    process = start(str(EXAMPLE), '--ros-args', '-p', 'stop_m:=6.0')
+    decisions: list[String] = []
+    client.create_subscription(String, 'decision', decisions.append, 10)
+    spin_until(lambda: decisions, client)  # it is there as a whole
+    process.end()
+
+
 def test_the_example_stays_short():
     assert len(EXAMPLE.read_text().splitlines()) <= 60

@@ -18,7 +18,6 @@ from .conftest import FAKES
 from .fakes import TIMEOUT_S, make_image
 from .test_bag import frames
 
-LIMIT_S = 2.0
 NODE = (FAKES, 'node', '--ros-args', '-p')
 
 
@@ -63,7 +62,7 @@ sys.exit(run(work))
 def test_work_that_hangs_is_saved_and_left_behind(start):
     process = start('-c', HANGING)
     process.wait_for('working')
-    assert process.end(signal.SIGTERM) < LIMIT_S
+    process.end(signal.SIGTERM)
     assert 'saved' in process.output
 
 
@@ -93,10 +92,10 @@ def test_the_node_ends_cleanly_in_every_state(start, client, spin_until):
 
     spin_until(busy_has_an_image, client, timeout_s=2 * TIMEOUT_S)
 
-    assert idle.end(signal.SIGTERM) < LIMIT_S
-    assert loading.end(signal.SIGINT) < LIMIT_S
-    assert active.end(signal.SIGINT) < LIMIT_S
-    assert busy.end(signal.SIGTERM) < LIMIT_S
+    idle.end(signal.SIGTERM)
+    loading.end(signal.SIGINT)
+    active.end(signal.SIGINT)
+    busy.end(signal.SIGTERM)
     assert re.search(r'(\d+) received = 0 processed \+ \1 superseded \+ 0 rejected', busy.output)
     assert '0 superseded + 0 rejected' in active.output
     assert wrong.wait() == 2
@@ -114,9 +113,9 @@ def test_process_bag_ends_cleanly_and_keeps_its_bag(start, tmp_path):
     while not outputs[0].exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert working.end() < LIMIT_S
+    working.end()
     hanging.wait_for('hanging in frame')
-    assert hanging.end(signal.SIGTERM) < LIMIT_S
+    hanging.end(signal.SIGTERM)
     for output in outputs:
         with BagReader(output) as reader:
             depths = reader.counts.get('/perception/depth/image', 0)

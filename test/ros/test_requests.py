@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 
-from tag_perception.ros.frames import STATIC_QOS
+from tag_perception.ros.frames import STATIC_QOS, NoTransform
 from tag_perception.ros.inputs import RateLimit
 
 from .fakes import golden_boxes, make_image, make_info
@@ -142,6 +142,17 @@ def publish_pose(client, child: str = 'camera_optical_frame') -> None:
     publisher.publish(TFMessage(transforms=[pose]))
 
 
+def knows(bench: Bench, image: Image) -> bool:
+    """Whether the node could place the boxes of `image`."""
+    try:
+        bench.node.transforms._source.lookup(
+            'base_link', image.header.frame_id, image.header.stamp
+        )
+    except NoTransform:
+        return False
+    return True
+
+
 def test_boxes_go_to_target_frame_and_keep_their_stamp(bench):
     bench = bench(target_frame='base_link')
     bench.connect()
@@ -157,7 +168,7 @@ def test_boxes_go_to_target_frame_and_keep_their_stamp(bench):
     assert not bench.received['markers']
 
     publish_pose(bench.client)
-    bench.until(lambda: bench.node.transforms._source._parents)
+    bench.until(lambda: knows(bench, image))
     bench.send(image)
     bench.until(lambda: bench.received['detections'] and bench.received['markers'])
     message = bench.received['detections'][0]
@@ -228,6 +239,30 @@ def test_thresholds_toggles_and_consistency_change_at_run_time(active):
     assert count() == 0
     assert not active.received['semantic/image']
     assert active.received['depth/image']
+
+
+def test_rate_and_overlay_style_change_at_run_time(active):
+    active.listen('overlay')
+    active.send_info(make_info())
+
+    def overlay() -> np.ndarray:
+        active.received['overlay'].clear()
+        active.send(make_image(stamp_ns=7))
+        active.until(lambda: active.received['overlay'])
+        return np.array(active.received['overlay'][0].data)
+
+    before = overlay()
+    assert set_parameters(active, overlay__semantic_alpha=0.0)[0].successful
+    assert (overlay() != before).any()
+    assert set_parameters(active, max_rate_hz=0.1)[0].successful
+    active.send(make_image())  # from now on one frame in ten seconds
+    processed, superseded = active.counts.processed, active.counts.superseded
+    for _ in range(3):
+        active.send(make_image())
+    assert active.counts.superseded >= superseded + 3
+    assert set_parameters(active, max_rate_hz=0.0)[0].successful
+    active.send(make_image())
+    assert active.counts.processed == processed + 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,9 @@ import torch
 pytest.importorskip('rclpy')
 pytest.importorskip('cityscapesscripts')
 
+import rclpy
+from rclpy.parameter import Parameter
+
 from tag_perception import cli
 from tag_perception.config import InputError
 from tag_perception.core.structures import Scene
@@ -20,12 +24,26 @@ from tag_perception.data.cityscapes3d import Cityscapes3D
 from tag_perception.data.recording import open_recording
 from tag_perception.evaluate.evaluation import evaluate, scene_from_labels
 from tag_perception.ros.bag import make_bag, process_bag
+from tag_perception.ros.node import PerceptionNode
 from tag_perception.ros.parameters import PerceptionConfig
+from tag_perception.ros.player import Playback, play_bag
+from tag_perception.ros.process import Stop
+from tag_perception.ros.recorder import record_bag
 from tag_perception.ros.results import Recording
 
 from .fakes import FakeEngine
 
 HEADLINE = ('miou', 'rmse_m', 'rmse_disp_px', 'mds_amodal', 'mds_modal', 'car_ds_amodal')
+
+
+def answering(predict) -> FakeEngine:
+    """An engine that says what `predict` says."""
+
+    class Engine(FakeEngine):
+        def __call__(self, image, camera):
+            return predict(image, camera)
+
+    return Engine()
 
 
 class Flawed:
@@ -55,15 +73,10 @@ def drive(tmp_path_factory, write_tree):
     folder = tmp_path_factory.mktemp('bags')
     dataset = Cityscapes3D(root, 'val')
     predict = Flawed(dataset)
-
-    class Engine(FakeEngine):
-        def __call__(self, image, camera):
-            return predict(image, camera)
-
     make_bag(open_recording(root)[1], folder / 'in.mcap')
     config = PerceptionConfig()
     config = replace(config, engine=replace(config.engine, score_threshold=0.0))
-    process_bag(folder / 'in.mcap', folder / 'out.mcap', Engine(), config)
+    process_bag(folder / 'in.mcap', folder / 'out.mcap', answering(predict), config)
     return dataset, predict, folder
 
 
@@ -93,6 +106,42 @@ def test_scores_over_the_wire_equal_those_on_disk(drive, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f'{offline["miou"]:.4f}' in printed
     assert '3 frames' in printed
+
+
+def test_scores_of_a_recorded_node_equal_those_on_disk(drive, tmp_path, ros, spin_until):
+    """Player, node and recorder as in a replay: every number crosses DDS twice."""
+    dataset, predict, bags = drive
+    node = PerceptionNode(
+        lambda config: answering(predict),
+        parameter_overrides=[Parameter('engine.score_threshold', value=0.0)],
+    )
+    node.autostart()
+    recorder, player = rclpy.create_node('recorder'), rclpy.create_node('player')
+    ready, stop = threading.Event(), Stop()
+    recording = threading.Thread(
+        target=record_bag,
+        args=(tmp_path / 'out.mcap', recorder),
+        kwargs={'on_ready': lambda topics: ready.set(), 'stop': stop},
+    )
+    recording.start()
+    spin_until(ready.is_set, node)
+    playing = threading.Thread(
+        target=play_bag, args=(bags / 'in.mcap', player, Playback(lockstep='/perception'))
+    )
+    playing.start()
+    spin_until(lambda: not playing.is_alive(), node)
+    stop.set()
+    recording.join()
+    for each in (node.close, recorder.destroy_node, player.destroy_node):
+        each()
+
+    arguments = ['--ground-truth', bags / 'in.mcap', '--out', tmp_path / 'wire']
+    assert cli.main(['evaluate-bag', *map(str, [tmp_path / 'out.mcap', *arguments])]) == 0
+    wire = json.loads((tmp_path / 'wire' / 'results.json').read_text())
+    offline = evaluate(predict, dataset, tmp_path / 'offline')
+    for task in ('semantic', 'depth', 'detection3d'):
+        assert offline[task], task
+        assert close(wire[task], offline[task]), task
 
 
 def test_frames_come_back_as_they_were(drive):

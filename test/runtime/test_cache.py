@@ -5,6 +5,8 @@ import pytest
 
 from tag_perception.runtime import cache
 
+from ..fuzz.cases import memory_taken
+
 VERSIONS = {'torch': '2', 'network code': 'abc'}
 
 
@@ -48,7 +50,9 @@ def test_another_version_is_made_anew_and_said(caplog):
         (lambda data: b'\xff\xfe\x00 rubbish', 'not one of ours'),
         (lambda data: b'[1, 2]\nmodel', 'not one of ours'),
         (lambda data: b'{"sha256": "0"}\nmodel', 'not one of ours'),
+        (lambda data: b'[' * 70_000, 'not one of ours'),
         (lambda data: data[:-1], 'damaged'),
+        (lambda data: data + b'more', 'damaged'),
         (lambda data: data[:-4] + b'ness', 'damaged'),
     ],
 )
@@ -62,6 +66,19 @@ def test_a_foreign_or_damaged_file_is_replaced(home, caplog, damage, word):
     assert word in caplog.text
     assert cache.fetch('a.onnx', VERSIONS, make) == make.content
     assert make.calls == 1
+
+
+@pytest.mark.parametrize('claimed', [2**40, 16])
+def test_a_terabyte_that_is_only_claimed_is_not_read(home, caplog, claimed):
+    cache.fetch('a.onnx', VERSIONS, Maker())
+    file = home / 'a.onnx'
+    size = len(Maker().content)
+    file.write_bytes(file.read_bytes().replace(b'"bytes": %d' % size, b'"bytes": %d' % claimed))
+    os.truncate(file, 2**40)  # sparse: takes no disk
+    with memory_taken() as peak:
+        assert cache.fetch('a.onnx', VERSIONS, Maker()) == Maker().content
+    assert peak() < 16 * 2**20
+    assert 'is damaged' in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_costs_one_warning(home, caplog):
