@@ -8,15 +8,13 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tag_perception.core import tasks
 from tag_perception.core.network import Network
 from tag_perception.core.preprocess import to_input, to_tensor, view_of
 from tag_perception.core.structures import Camera, Scene
-from tag_perception.runtime.cpu import CpuRunner
+from tag_perception.runtime.cpu import BACKENDS, CpuRunner, has_bf16_tiles, multiplies_bf16
 from tag_perception.runtime.cuda import CudaRunner
-from tag_perception.runtime.onnx import to_onnx
 from tag_perception.runtime.runner import Runner, timed
 from tag_perception.runtime.trunk import Trunk
 
@@ -76,34 +74,6 @@ class _Synchronised:
         self._timer.__exit__(None, None, None)
 
 
-class OpenVinoRunner(CpuRunner):
-    """The CPU runner with OpenVINO in the place of ONNX Runtime."""
-
-    def __init__(self, trunk: Trunk) -> None:
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(to_onnx(trunk, trunk.names))
-        settings = {
-            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-            'PERFORMANCE_HINT': 'LATENCY',
-            'INFERENCE_PRECISION_HINT': 'f32',
-        }
-        self._compiled = core.compile_model(model, 'CPU', settings)
-        self._names = trunk.names
-        super().__init__(trunk, 'torch')
-        self._network, self.backend = self._run, 'openvino'
-
-    def _run(self, image: Tensor) -> dict[str, Tensor]:
-        values = self._compiled([image.contiguous().numpy()], share_inputs=True)
-        return {name: torch.from_numpy(values[name]) for name in self._names}
-
-    def close(self) -> None:
-        """Free the weights."""
-        del self._compiled
-        super().close()
-
-
 def build_contenders(network: Network, device: torch.device) -> dict[str, Runner]:
     """Everything that runs here by the name it has in tables; EAGER is the first."""
     if device.type == 'cuda':
@@ -114,17 +84,16 @@ def build_contenders(network: Network, device: torch.device) -> dict[str, Runner
             'graph fp16': CudaRunner(Trunk(network), device, torch.float16),
             'graph bf16': CudaRunner(Trunk(network), device, torch.bfloat16),
         }
-    found: dict[str, Runner] = {
-        EAGER: EagerRunner(network, device, torch.float32),
-        'torch': CpuRunner(Trunk(network), 'torch'),
-    }
-    for name, build in {
-        'onnxruntime, dense heads': lambda: CpuRunner(Trunk(network, False), 'onnxruntime'),
-        'onnxruntime': lambda: CpuRunner(Trunk(network), 'onnxruntime'),
-        'openvino': lambda: OpenVinoRunner(Trunk(network)),
-    }.items():
-        if _is_installed(name.split(',')[0]):
-            found[name] = build()
+    found: dict[str, Runner] = {EAGER: EagerRunner(network, device, torch.float32)}
+    for name in BACKENDS:
+        if name == 'torch' or find_spec(name):
+            found[name] = CpuRunner(Trunk(network), name)
+    dense = CpuRunner(Trunk(network, sparse=False))
+    found[f'{dense.backend}, dense heads'] = dense
+    if multiplies_bf16():
+        found['torch bf16'] = CpuRunner(Trunk(network), 'torch', torch.bfloat16)
+        if find_spec('openvino'):
+            found['openvino bf16'] = CpuRunner(Trunk(network), 'openvino', torch.bfloat16)
     return found
 
 
@@ -132,8 +101,5 @@ def build_best(network: Network, device: torch.device) -> Runner:
     """What the engine takes there."""
     if device.type == 'cuda':
         return CudaRunner(Trunk(network), device, torch.float16)
-    return CpuRunner(Trunk(network), 'auto')
-
-
-def _is_installed(package: str) -> bool:
-    return find_spec(package) is not None
+    dtype = torch.bfloat16 if has_bf16_tiles() else torch.float32
+    return CpuRunner(Trunk(network), 'auto', dtype)

@@ -18,7 +18,7 @@ from tag_perception.config import InputError
 from tag_perception.core import checkpoint
 from tag_perception.core.network import PRESETS, Network, NetworkConfig, build_network
 from tag_perception.core.structures import Camera, Scene
-from tag_perception.runtime.cpu import CpuRunner
+from tag_perception.runtime.cpu import CpuRunner, has_bf16_tiles, multiplies_bf16
 from tag_perception.runtime.cuda import CudaRunner
 from tag_perception.runtime.runner import EngineFailure, Runner, first_line
 from tag_perception.runtime.trunk import Trunk
@@ -40,9 +40,9 @@ class EngineConfig:
     device: Literal['auto', 'cuda', 'cpu'] = 'auto'
     """auto: CUDA where there is one."""
     precision: Literal['auto', 'fp32', 'fp16', 'bf16'] = 'auto'
-    """auto: fp16 on CUDA; the CPU computes in fp32."""
-    backend: Literal['auto', 'torch', 'onnxruntime'] = 'auto'
-    """What computes the network. auto: torch on CUDA; on the CPU onnxruntime if installed."""
+    """auto: fp16 on CUDA; on the CPU bf16 if that has AMX, else fp32."""
+    backend: Literal['auto', 'torch', 'onnxruntime', 'openvino', 'tensorrt'] = 'auto'
+    """What computes the network. auto: torch on CUDA; on the CPU what proves to be fastest."""
     on_no_gpu: Literal['error', 'warn', 'ignore'] = 'warn'
     """What to do when the CPU has to be used although the device is not `cpu`."""
     score_threshold: float = 0.3
@@ -74,7 +74,7 @@ class EngineStatus:
     metadata: dict = field(default_factory=dict)
     """What the checkpoint says of itself (step, scores)."""
     backend: str = 'torch'
-    """What computes the network: torch, cuda graph or onnxruntime."""
+    """What computes the network: cuda graph, torch, onnxruntime or openvino."""
 
 
 class Engine:
@@ -165,7 +165,7 @@ class Engine:
         if self._device.type == 'cuda':
             runner = CudaRunner(trunk, self._device, DTYPES[self._precision])
         else:
-            runner = CpuRunner(trunk, self.config.backend)
+            runner = CpuRunner(trunk, self.config.backend, DTYPES[self._precision])
         height, width = network.config.input_size
         runner([np.zeros((height, width, 3), np.uint8)], [_without_calibration(height, width)])
         return runner
@@ -211,12 +211,18 @@ def _choose_precision(
     config: EngineConfig, device: torch.device, fallback: str | None
 ) -> Literal['fp32', 'fp16', 'bf16']:
     if device.type == 'cuda':
-        if config.backend == 'onnxruntime':
-            raise InputError('backend onnxruntime is for the CPU; set backend to auto or torch')
+        if config.backend in ('onnxruntime', 'openvino'):
+            raise InputError(f'backend {config.backend} is for the CPU; set auto or torch')
         return 'fp16' if config.precision == 'auto' else config.precision
-    if fallback is None and config.precision not in ('auto', 'fp32'):
-        raise InputError(f'precision {config.precision} needs CUDA; on the CPU set auto or fp32')
-    return 'fp32'
+    asked = config.precision
+    if asked == 'fp16' or (asked == 'bf16' and not multiplies_bf16()):
+        if fallback is None:
+            where = 'CUDA' if asked == 'fp16' else 'CUDA, or a CPU with AMX or AVX512-BF16'
+            raise InputError(f'precision {asked} needs {where}; on this CPU set auto or fp32')
+        asked = 'auto'
+    if asked == 'auto':
+        return 'bf16' if has_bf16_tiles() and config.backend != 'onnxruntime' else 'fp32'
+    return asked
 
 
 def _load(config: EngineConfig) -> tuple[Network, checkpoint.Checkpoint | None]:

@@ -25,10 +25,10 @@ def test_every_contender_gives_the_scene_of_the_reference_path(tmp_path):
     expected = reference(path, image(), CAMERA)
     contenders = build_contenders(network, CPU)
     assert next(iter(contenders)) == EAGER
-    for contender in contenders.values():
+    for name, contender in contenders.items():
         scenes = contender([image(), image()], [CAMERA, CAMERA])
         assert len(scenes) == 2
-        assert_close(scenes[1], expected)
+        assert_close(scenes[1], expected, half='16' in name)
         assert list(contender.stages_ms) == [
             'upload', 'preprocess', 'network', 'decode', 'download',
         ]  # fmt: skip

@@ -2,6 +2,7 @@ import gc
 import logging
 import sys
 import threading
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tag_perception.core import checkpoint
 from tag_perception.core.inference import infer
 from tag_perception.core.network import PRESETS
 from tag_perception.core.structures import Camera
+from tag_perception.runtime import cpu
 from tag_perception.runtime.engine import Engine, EngineConfig, EngineFailure
 
 from .comparison import assert_close
@@ -32,7 +34,7 @@ def weights(tmp_path_factory):
 
 
 def build(weights, **options):
-    settings = {'device': 'cpu', 'score_threshold': 0.0, **options}
+    settings = {'device': 'cpu', 'precision': 'fp32', 'score_threshold': 0.0, **options}
     return Engine(EngineConfig(checkpoint=weights, **settings))
 
 
@@ -63,11 +65,10 @@ def test_scene_has_the_size_of_the_image_and_lives_on_the_host(engine):
     assert torch.equal(scores, scores.sort(descending=True).values)
 
 
-@pytest.mark.parametrize('backend', ['torch', 'onnxruntime'])
+@pytest.mark.parametrize('backend', ['torch', 'onnxruntime', 'openvino'])
 @pytest.mark.parametrize('size', [(96, 192), (64, 128), (75, 131), (256, 512)])
 def test_every_backend_equals_the_reference_path(weights, backend, size):
-    if backend == 'onnxruntime':
-        pytest.importorskip('onnxruntime')
+    pytest.importorskip(backend)
     engine = build(weights, backend=backend)
     assert engine.status.backend == backend
     camera = CAMERA.resized(size[1], size[0])
@@ -78,7 +79,8 @@ def test_every_backend_equals_the_reference_path(weights, backend, size):
 
 def test_dense_heads_give_the_same(weights):
     dense = Engine(
-        EngineConfig(checkpoint=weights, device='cpu', score_threshold=0.0), sparse_heads=False
+        EngineConfig(weights, device='cpu', precision='fp32', score_threshold=0.0),
+        sparse_heads=False,
     )
     assert_close(dense(image(), CAMERA), reference(weights, image(), CAMERA))
 
@@ -202,15 +204,46 @@ def test_without_a_checkpoint_it_says_untrained(caplog):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_without_onnxruntime_torch_runs_and_says_so(weights, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
-    with caplog.at_level(logging.WARNING):
+def test_without_other_backends_torch_runs_and_says_so(weights, monkeypatch, caplog):
+    for name in ('onnxruntime', 'openvino'):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(InputError, match=f'install {name}, or set backend to auto or torch'):
+            build(weights, backend=name)
+    with caplog.at_level(logging.INFO):
         engine = build(weights)
     assert engine.status.backend == 'torch'
-    assert 'onnxruntime cannot run this network' in caplog.text
+    assert 'import of openvino halted' in caplog.text
     assert_close(engine(image(), CAMERA), reference(weights, image(), CAMERA))
-    with pytest.raises(InputError, match='install onnxruntime, or set backend to torch'):
-        build(weights, backend='onnxruntime')
+
+
+def test_the_fastest_backend_is_found_once_and_remembered(weights, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    built, slow = [], {'openvino': 0.0, 'onnxruntime': 0.02, 'torch': 0.01}
+
+    def build_fake(name):
+        def fake(trunk, dtype):
+            built.append((name, dtype))
+            network = cpu.TorchTrunk(trunk, dtype)
+            return lambda image: (time.sleep(slow[name]), network(image))[1]
+
+        return fake
+
+    monkeypatch.setattr(cpu, 'BACKENDS', {name: build_fake(name) for name in slow})
+    with caplog.at_level(logging.INFO):
+        assert build(weights).status.backend == 'openvino'
+    assert [name for name, _ in built] == [*slow, 'openvino']
+    assert 'network in openvino: ' in caplog.text
+    assert build(weights).status.backend == 'openvino'
+    assert len(built) == 5
+    monkeypatch.setattr(cpu, 'cpu_name', lambda: 'another CPU')
+    slow['openvino'] = 0.03
+    assert build(weights).status.backend == 'torch'
+    assert 'was made with another CPU; making it anew' in caplog.text
+    monkeypatch.setattr(cpu, 'has_bf16_tiles', lambda: True)
+    monkeypatch.setattr('tag_perception.runtime.engine.has_bf16_tiles', lambda: True)
+    engine = build(weights, precision='auto')
+    assert engine.status.precision == 'bf16'
+    assert built[-1] == ('torch', torch.bfloat16)
 
 
 def test_pooling_that_onnx_does_not_know_is_written_in_other_words(tmp_path):
@@ -228,8 +261,9 @@ def test_a_network_that_onnx_cannot_say_runs_in_torch(weights, monkeypatch, tmp_
 
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setattr(torch.onnx, 'export', unable)
-    assert build(weights).status.backend == 'torch'
-    assert 'onnxruntime cannot run this network: it cannot be written as ONNX' in caplog.text
+    with caplog.at_level(logging.INFO):
+        assert build(weights).status.backend == 'torch'
+    assert 'it cannot be written as ONNX' in caplog.text
     with pytest.raises(InputError, match='aten::fold'):
         build(weights, backend='onnxruntime')
 
@@ -256,7 +290,7 @@ def test_missing_gpu_is_an_error_a_warning_or_noted(weights, caplog):
         engine = build(weights, device='cuda', on_no_gpu='warn', precision='fp16')
     assert 'no CUDA device' in caplog.text
     assert engine.status.device == 'cpu'
-    assert engine.status.precision == 'fp32'
+    assert engine.status.precision == ('bf16' if cpu.has_bf16_tiles() else 'fp32')
     assert 'running on the CPU' in engine.status.fallback
     caplog.clear()
     with caplog.at_level(logging.WARNING):
@@ -270,8 +304,36 @@ def test_wrong_settings_are_refused(weights):
         EngineConfig(score_threshold=1.5)
     with pytest.raises(InputError, match='preset'):
         EngineConfig(preset='nonsense')
-    with pytest.raises(InputError, match='precision bf16 needs CUDA'):
+    with pytest.raises(InputError, match='precision fp16 needs CUDA; on this CPU'):
+        build(weights, precision='fp16')
+
+
+def test_bf16_needs_a_cpu_that_multiplies_it(weights, monkeypatch):
+    monkeypatch.setattr('tag_perception.runtime.machine._read', lambda _: 'flags\t: fpu avx2\n')
+    assert not cpu.multiplies_bf16()
+    with pytest.raises(InputError, match='needs CUDA, or a CPU with AMX or AVX512-BF16'):
         build(weights, precision='bf16')
+    assert build(weights, precision='auto').status.precision == 'fp32'
+    monkeypatch.setattr(
+        'tag_perception.runtime.machine._read', lambda _: 'flags\t: avx512_bf16 amx_bf16\n'
+    )
+    assert cpu.multiplies_bf16()
+    assert cpu.has_bf16_tiles()
+
+
+@pytest.mark.skipif(not cpu.multiplies_bf16(), reason='this CPU does not multiply bf16')
+@pytest.mark.parametrize('backend', ['torch', 'openvino'])
+def test_bf16_is_close_to_the_reference_path(weights, backend):
+    pytest.importorskip(backend)
+    engine = build(weights, precision='bf16', backend=backend)
+    assert engine.status.precision == 'bf16'
+    for seed in range(3):
+        picture = image(seed)
+        scene = engine(picture, CAMERA)
+        assert scene.depth.dtype == scene.detection3d.score.dtype == torch.float32
+        assert_close(scene, reference(weights, picture, CAMERA), half=True)
+    with pytest.raises(InputError, match='onnxruntime computes in fp32'):
+        build(weights, precision='bf16', backend='onnxruntime')
 
 
 def test_an_error_of_the_gpu_rebuilds_the_engine_once(weights, monkeypatch, caplog):
