@@ -76,15 +76,21 @@ class _Synchronised:
 
 def build_contenders(network: Network, device: torch.device) -> dict[str, Runner]:
     """Everything that runs here by the name it has in tables; EAGER is the first."""
+    found: dict[str, Runner]
     if device.type == 'cuda':
-        return {
+        half = torch.float16
+        found = {
             EAGER: EagerRunner(deepcopy(network), device, torch.float32),
-            'eager fp16': EagerRunner(deepcopy(network), device, torch.float16),
-            'graph fp16, dense heads': CudaRunner(Trunk(network, False), device, torch.float16),
-            'graph fp16': CudaRunner(Trunk(network), device, torch.float16),
+            'eager fp16': EagerRunner(deepcopy(network), device, half),
+            'graph fp16, dense heads': CudaRunner(Trunk(network, False), device, half),
+            'graph fp16': CudaRunner(Trunk(network), device, half),
             'graph bf16': CudaRunner(Trunk(network), device, torch.bfloat16),
+            'torch.compile fp16': CudaRunner(Trunk(network), device, half, 'compiled'),
         }
-    found: dict[str, Runner] = {EAGER: EagerRunner(network, device, torch.float32)}
+        if find_spec('tensorrt'):
+            found['tensorrt fp16'] = CudaRunner(Trunk(network), device, half, 'tensorrt')
+        return found
+    found = {EAGER: EagerRunner(network, device, torch.float32)}
     for name in BACKENDS:
         if name == 'torch' or find_spec(name):
             found[name] = CpuRunner(Trunk(network), name)

@@ -19,7 +19,7 @@ from tag_perception.core import checkpoint
 from tag_perception.core.network import PRESETS, Network, NetworkConfig, build_network
 from tag_perception.core.structures import Camera, Scene
 from tag_perception.runtime.cpu import CpuRunner, has_bf16_tiles, multiplies_bf16
-from tag_perception.runtime.cuda import CudaRunner
+from tag_perception.runtime.cuda import CudaBackend, CudaRunner
 from tag_perception.runtime.runner import EngineFailure, Runner, first_line
 from tag_perception.runtime.trunk import Trunk
 
@@ -42,7 +42,8 @@ class EngineConfig:
     precision: Literal['auto', 'fp32', 'fp16', 'bf16'] = 'auto'
     """auto: fp16 on CUDA; on the CPU bf16 if that has AMX, else fp32."""
     backend: Literal['auto', 'torch', 'onnxruntime', 'openvino', 'tensorrt'] = 'auto'
-    """What computes the network. auto: torch on CUDA; on the CPU what proves to be fastest."""
+    """What computes the network: on CUDA torch (auto) or tensorrt, on the CPU torch, onnxruntime
+    or openvino; auto takes there what proves to be fastest."""
     on_no_gpu: Literal['error', 'warn', 'ignore'] = 'warn'
     """What to do when the CPU has to be used although the device is not `cpu`."""
     score_threshold: float = 0.3
@@ -74,7 +75,7 @@ class EngineStatus:
     metadata: dict = field(default_factory=dict)
     """What the checkpoint says of itself (step, scores)."""
     backend: str = 'torch'
-    """What computes the network: cuda graph, torch, onnxruntime or openvino."""
+    """What computes the network: (tensorrt, ) cuda graph, torch, onnxruntime or openvino."""
 
 
 class Engine:
@@ -154,7 +155,7 @@ class Engine:
             self.close()
             self._runner = self._build(_load(self.config)[0])
             return self._runner(images, cameras)
-        except RuntimeError as error:
+        except (RuntimeError, InputError) as error:
             raise EngineFailure(
                 f'{first_line(error)}, also after the engine was rebuilt; restart the process'
             ) from error
@@ -162,10 +163,12 @@ class Engine:
     def _build(self, network: Network) -> Runner:
         trunk = Trunk(network, sparse=self._sparse_heads)
         runner: Runner
+        dtype, asked = DTYPES[self._precision], self.config.backend
         if self._device.type == 'cuda':
-            runner = CudaRunner(trunk, self._device, DTYPES[self._precision])
-        else:
-            runner = CpuRunner(trunk, self.config.backend, DTYPES[self._precision])
+            backend: CudaBackend = 'tensorrt' if asked == 'tensorrt' else 'torch'
+            runner = CudaRunner(trunk, self._device, dtype, backend)
+        else:  # perhaps in the place of CUDA
+            runner = CpuRunner(trunk, 'auto' if asked == 'tensorrt' else asked, dtype)
         height, width = network.config.input_size
         runner([np.zeros((height, width, 3), np.uint8)], [_without_calibration(height, width)])
         return runner
@@ -212,8 +215,11 @@ def _choose_precision(
 ) -> Literal['fp32', 'fp16', 'bf16']:
     if device.type == 'cuda':
         if config.backend in ('onnxruntime', 'openvino'):
-            raise InputError(f'backend {config.backend} is for the CPU; set auto or torch')
+            remedy = 'set backend to auto, torch or tensorrt'
+            raise InputError(f'backend {config.backend} is for the CPU; {remedy}')
         return 'fp16' if config.precision == 'auto' else config.precision
+    if config.backend == 'tensorrt' and fallback is None:
+        raise InputError('backend tensorrt needs CUDA; on the CPU set backend to auto')
     asked = config.precision
     if asked == 'fp16' or (asked == 'bf16' and not multiplies_bf16()):
         if fallback is None:

@@ -20,6 +20,9 @@ MATRIX_UNITS = frozenset(
 """Instruction sets on which the speed of a network on the CPU depends."""
 
 
+PACKAGES = ('torch', 'onnxruntime', 'openvino', 'tensorrt', 'triton')
+
+
 def machine(device: torch.device) -> dict[str, object]:
     """Hardware, versions and load, as figures need them beside them."""
     found: dict[str, object] = {
@@ -32,7 +35,7 @@ def machine(device: torch.device) -> dict[str, object]:
         'load_average': list(os.getloadavg()),
         'python': platform.python_version(),
         'time_utc': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
-        'versions': {name: package_version(name) for name in ('torch', 'onnxruntime', 'openvino')},
+        'versions': {name: package_version(name) for name in PACKAGES},
     }
     if device.type == 'cuda':
         found['gpu'] = torch.cuda.get_device_name(device)

@@ -78,10 +78,12 @@ def fetch_onnx(trunk: Trunk, batch: int = 1) -> bytes:
 def to_onnx(network: Network | Trunk, names: Sequence[str], batch: int = 1) -> bytes:
     """The ONNX file of a network or trunk: `image` (batch, 3, H, W) → outputs called `names`.
 
+    Numbers in it have the type of the weights.
     Raises InputError for a network with an operator that ONNX does not have.
     """
     file = io.BytesIO()
-    image = torch.zeros(batch, 3, *network.config.input_size)
+    dtype = next(network.parameters()).dtype
+    image = torch.zeros(batch, 3, *network.config.input_size, dtype=dtype)
     try:
         with warnings.catch_warnings(), torch.inference_mode(), _PoolingByProducts():
             warnings.simplefilter('ignore')
@@ -121,7 +123,8 @@ class _PoolingByProducts(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         image, bins = args
         height, width = (int(side) for side in image.shape[-2:])
-        return _averages(height, bins) @ image @ _averages(width, bins).T
+        rows, columns = (_averages(cells, bins).to(image) for cells in (height, width))
+        return rows @ image @ columns.T
 
 
 def _averages(cells: int, bins: int) -> Tensor:
