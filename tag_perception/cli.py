@@ -410,9 +410,13 @@ def benchmark(arguments: Sequence[str]) -> int:
     parser = _parser(benchmark)
     kinds = parser.add_subparsers(dest='kind', required=True)
     engine = kinds.add_parser('engine', help='every backend, stage by stage')
-    engine.add_argument('--preset', nargs='+', default=['tag_slim'], help='networks')
+    engine.add_argument(
+        '--preset', nargs='+', default=['tag_slim'], help='networks, or checkpoint files'
+    )
     engine.add_argument('--size', metavar='HxW', help='default: what each preset is made for')
     engine.add_argument('--batch', nargs='+', type=int, default=[1], help='images per pass')
+    engine.add_argument('--images', default='', metavar='FOLDER', help='default: random patches')
+    engine.add_argument('--int8', action='store_true', help='also 8-bit integers (on the CPU)')
     baselines = kinds.add_parser('baselines', help='the networks of Table II, and 3 × DLA34')
     baselines.add_argument('--preset', nargs='+', default=None, help='default: all of Table II')
     baselines.add_argument('--size', metavar='HxW', default='1024x2048')
@@ -428,7 +432,9 @@ def benchmark(arguments: Sequence[str]) -> int:
     device = module.choose_device(args.device)
     if args.kind == 'engine':
         size = parse_size(args.size) if args.size else None
-        rows = module.benchmark_engine(args.preset, size, args.batch, args.rounds, device)
+        rows = module.benchmark_engine(
+            args.preset, size, args.batch, args.rounds, device, args.images, args.int8
+        )
     else:
         presets = args.preset or list(module.PAPER_FPS)
         rows = module.benchmark_baselines(presets, parse_size(args.size), args.rounds, device)

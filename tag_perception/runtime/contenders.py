@@ -9,12 +9,15 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
+from tag_perception.config import InputError
 from tag_perception.core import tasks
 from tag_perception.core.network import Network
 from tag_perception.core.preprocess import to_input, to_tensor, view_of
 from tag_perception.core.structures import Camera, Scene
 from tag_perception.runtime.cpu import BACKENDS, CpuRunner, has_bf16_tiles, multiplies_bf16
 from tag_perception.runtime.cuda import CudaRunner
+from tag_perception.runtime.int8 import to_int8
+from tag_perception.runtime.onnx import OnnxTrunk
 from tag_perception.runtime.runner import Runner, timed
 from tag_perception.runtime.trunk import Trunk
 
@@ -93,14 +96,26 @@ def build_contenders(network: Network, device: torch.device) -> dict[str, Runner
     found = {EAGER: EagerRunner(network, device, torch.float32)}
     for name in BACKENDS:
         if name == 'torch' or find_spec(name):
-            found[name] = CpuRunner(Trunk(network), name)
-    dense = CpuRunner(Trunk(network, sparse=False))
+            found[name] = CpuRunner.build(Trunk(network), name)
+    dense = CpuRunner.build(Trunk(network, sparse=False))
     found[f'{dense.backend}, dense heads'] = dense
     if multiplies_bf16():
-        found['torch bf16'] = CpuRunner(Trunk(network), 'torch', torch.bfloat16)
+        found['torch bf16'] = CpuRunner.build(Trunk(network), 'torch', torch.bfloat16)
         if find_spec('openvino'):
-            found['openvino bf16'] = CpuRunner(Trunk(network), 'openvino', torch.bfloat16)
+            found['openvino bf16'] = CpuRunner.build(Trunk(network), 'openvino', torch.bfloat16)
     return found
+
+
+def build_int8(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, Runner]:
+    """ONNX Runtime in 8-bit integers, calibrated on RGB pictures. Raises InputError."""
+    trunk = Trunk(network)
+    inputs = [to_input(to_tensor(p)[0][None], trunk.config.input_size) for p in pictures]
+    try:
+        model = to_int8(trunk, inputs)
+        runner = CpuRunner(trunk, OnnxTrunk(trunk, model=model), 'onnxruntime')
+    except ImportError as error:
+        raise InputError(f'int8: {error}; install onnx and onnxruntime') from error
+    return {'onnxruntime int8': runner}
 
 
 def build_best(network: Network, device: torch.device) -> Runner:
@@ -108,4 +123,4 @@ def build_best(network: Network, device: torch.device) -> Runner:
     if device.type == 'cuda':
         return CudaRunner(Trunk(network), device, torch.float16)
     dtype = torch.bfloat16 if has_bf16_tiles() else torch.float32
-    return CpuRunner(Trunk(network), 'auto', dtype)
+    return CpuRunner.build(Trunk(network), 'auto', dtype)

@@ -60,21 +60,26 @@ BACKENDS: dict[str, Callable[[Trunk, torch.dtype], CpuNetwork]] = {
 
 
 class CpuRunner:
-    """The trunk in one of BACKENDS, and the rest in torch."""
+    """The trunk in one of BACKENDS, and the rest in torch. Made by `build`."""
 
-    def __init__(
-        self, trunk: Trunk, backend: str = 'auto', dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, trunk: Trunk, network: CpuNetwork, backend: str) -> None:
+        """`network` computes the trunk; `backend` is its name."""
+        self._size = trunk.config.input_size
+        self._peak_head = trunk.peak_head
+        self._network, self.backend = network, backend
+        self.stages_ms: dict[str, float] = {}
+
+    @classmethod
+    def build(
+        cls, trunk: Trunk, backend: str = 'auto', dtype: torch.dtype = torch.float32
+    ) -> CpuRunner:
         """`backend` is a name in BACKENDS, or auto for the fastest of them.
 
         Raises InputError where it cannot run the network in `dtype`.
         """
-        self._size = trunk.config.input_size
-        self._peak_head = trunk.peak_head
-        self._network, self.backend = (
-            fastest(trunk, dtype) if backend == 'auto' else _build(backend, trunk, dtype)
-        )
-        self.stages_ms: dict[str, float] = {}
+        if backend == 'auto':
+            return cls(trunk, *fastest(trunk, dtype))
+        return cls(trunk, *_build(backend, trunk, dtype))
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:

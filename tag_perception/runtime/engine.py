@@ -168,7 +168,7 @@ class Engine:
             backend: CudaBackend = 'tensorrt' if asked == 'tensorrt' else 'torch'
             runner = CudaRunner(trunk, self._device, dtype, backend)
         else:  # perhaps in the place of CUDA
-            runner = CpuRunner(trunk, 'auto' if asked == 'tensorrt' else asked, dtype)
+            runner = CpuRunner.build(trunk, 'auto' if asked == 'tensorrt' else asked, dtype)
         height, width = network.config.input_size
         runner([np.zeros((height, width, 3), np.uint8)], [_without_calibration(height, width)])
         return runner

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from tag_perception.config import InputError
 from tag_perception.runtime.onnx import fetch_onnx
-from tag_perception.runtime.runner import first_line
 from tag_perception.runtime.trunk import Trunk
 
 PRECISIONS = {torch.float32: 'f32', torch.bfloat16: 'bf16'}
@@ -16,15 +15,12 @@ PRECISIONS = {torch.float32: 'f32', torch.bfloat16: 'bf16'}
 class OpenVinoTrunk:
     """A trunk compiled for one input size and batch 1, in float32 or bfloat16."""
 
-    def __init__(self, trunk: Trunk, dtype: torch.dtype, model: bytes | None = None) -> None:
-        """Takes `model` in the place of the trunk's own ONNX file.
-
-        Raises ImportError without openvino, InputError where there is no ONNX for the trunk.
-        """
+    def __init__(self, trunk: Trunk, dtype: torch.dtype) -> None:
+        """Raises ImportError without openvino, InputError where there is no ONNX for the trunk."""
         import openvino
         from openvino import preprocess
 
-        read = openvino.Core().read_model(model or fetch_onnx(trunk))
+        read = openvino.Core().read_model(fetch_onnx(trunk))
         # Images come channels last; their other order would cost a copy of each.
         layout = preprocess.PrePostProcessor(read)
         layout.input().tensor().set_layout(openvino.Layout('NHWC'))
@@ -37,7 +33,8 @@ class OpenVinoTrunk:
         try:
             self._compiled = openvino.Core().compile_model(layout.build(), 'CPU', settings)
         except RuntimeError as error:
-            raise InputError(f'OpenVINO refuses the network: {first_line(error)}') from error
+            reason = ' '.join(str(error).split())  # the first line is a place in its code
+            raise InputError(f'OpenVINO refuses the network: {reason}') from error
         self._names = trunk.names
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
