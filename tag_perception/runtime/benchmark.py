@@ -65,6 +65,8 @@ class Row:
     network_ratio_to_eager: float | None
     fps: float
     """Images per second, from the p50."""
+    network_fps: float
+    """The same of the network alone."""
     stages_ms: Mapping[str, float]
     """Median of each stage."""
     roofline_share: float | None = None
@@ -72,6 +74,9 @@ class Row:
     fidelity: Fidelity | None = None
     """What is left of eager fp32's Scenes; says little with random weights."""
     paper_fps: float | None = None
+    """To be held against network_fps."""
+    ratio_to_three_singles: float | None = None
+    """p50 of THREE_SINGLES in the same run by this p50."""
 
 
 def benchmark_engine(
@@ -100,12 +105,13 @@ def benchmark_engine(
             contenders |= build_int8(network, calibrating)
         dtypes = {name: _dtype(name) for name in contenders}
         scenes = {name: _scenes(contender, measured) for name, contender in contenders.items()}
+        works = {sparse: roofline.measure_work(config, sparse) for sparse in (True, False)}
         for batch in batches:
             before = {d: roofline.measure_rates(device, d) for d in set(dtypes.values())}
             samples = measure(contenders, measured, batch, rounds)
             rates = {d: rate.or_better(device, d) for d, rate in before.items()}
             for name, sample in samples.items():
-                work = roofline.measure_work(config, 'dense' not in name and 'eager' not in name)
+                work = works['dense' not in name and 'eager' not in name]
                 dtype = dtypes[name]
                 least_ms = batch * work.roofline_ms(rates[dtype], dtype.itemsize)
                 row = _row(name, source, config, device, batch, sample, samples.get(EAGER))
@@ -137,6 +143,8 @@ def benchmark_baselines(
         first = SINGLES[0]
         backend = runners[first].backend
         rows.append(_row(backend, THREE_SINGLES, configs[first], device, 1, together, None))
+        all_ms = rows[-1].p50_ms
+        rows = [replace(row, ratio_to_three_singles=all_ms / row.p50_ms) for row in rows]
     for runner in runners.values():
         runner.close()
     return rows
@@ -189,7 +197,7 @@ def format_table(rows: Sequence[Row]) -> str:
     lines = [
         f'{"engine":26}{"preset":18}{"size":>11}{"batch":>6}{"p50 ms":>9}{"p99 ms":>9}'
         f'{"min–max ms":>18}{"network":>9}{"×eager":>8}{"×net":>6}{"roof":>6}{"FPS":>8}'
-        f'{"paper":>7}{"labels":>8}{"depth":>7}{"boxes":>6}  stages ms'
+        f'{"net FPS":>8}{"paper":>7}{"×3 DLA":>7}{"labels":>8}{"depth":>7}{"boxes":>6}  stages ms'
     ]
     for row in rows:
         kept = row.fidelity or Fidelity(None, None, None)
@@ -199,7 +207,8 @@ def format_table(rows: Sequence[Row]) -> str:
             f'{row.p99_ms:>9.1f}{f"{row.min_ms:.0f}–{row.max_ms:.0f}":>18}'
             f'{row.network_p50_ms:>9.1f}{_cell(row.ratio_to_eager, "8.2f")}'
             f'{_cell(row.network_ratio_to_eager, "6.2f")}{_cell(row.roofline_share, "6.0%")}'
-            f'{row.fps:>8.1f}{_cell(row.paper_fps, "7.1f")}{_cell(kept.same_labels, "8.2%")}'
+            f'{row.fps:>8.1f}{row.network_fps:>8.1f}{_cell(row.paper_fps, "7.1f")}'
+            f'{_cell(row.ratio_to_three_singles, "7.2f")}{_cell(kept.same_labels, "8.2%")}'
             f'{_cell(kept.depth_error, "7.2%")}{_cell(kept.same_boxes, "6.0%")}  {stages}'
         )
     return '\n'.join(lines)
@@ -275,6 +284,7 @@ def _row(
         ratio_to_eager=ratio,
         network_ratio_to_eager=network_ratio,
         fps=1e3 * batch / p50,
+        network_fps=1e3 * batch / stages['network'],
         stages_ms=stages,
     )
 

@@ -116,6 +116,10 @@ def test_baselines_stand_beside_the_paper_and_three_single_tasks():
     assert rows['tag_slim'].paper_fps is None
     together = rows[benchmark.THREE_SINGLES]
     assert together.min_ms >= sum(rows[name].min_ms for name in benchmark.SINGLES) - 1e-6
+    assert together.ratio_to_three_singles == 1
+    assert rows['tag_slim'].ratio_to_three_singles == pytest.approx(
+        together.p50_ms / rows['tag_slim'].p50_ms
+    )
     assert together.stages_ms.keys() == rows['tag_slim'].stages_ms.keys()
 
 
