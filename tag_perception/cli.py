@@ -7,6 +7,7 @@ it uses. A wrong input ends with one line on stderr and exit code 2.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -444,6 +445,28 @@ def benchmark(arguments: Sequence[str]) -> int:
     return 0
 
 
+def build_engine(arguments: Sequence[str]) -> int:
+    """Make what a start of the node keeps in the cache (ONNX, TensorRT plan), and end."""
+    parser = _parser(build_engine)
+    names = [f'--{name}' for name in ('checkpoint', 'preset', 'device', 'precision', 'backend')]
+    for name in names:
+        parser.add_argument(name, default=argparse.SUPPRESS, help=f'as engine.{name[2:]}')
+    args = parser.parse_args(arguments)
+    from tag_perception.config import from_dict
+    from tag_perception.runtime.cache import folder
+    from tag_perception.runtime.engine import Engine, EngineConfig
+
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    wanted = vars(args)
+    on_no_gpu = 'error' if wanted.get('device') == 'cuda' else 'ignore'
+    engine = Engine(from_dict(EngineConfig, {**wanted, 'on_no_gpu': on_no_gpu}))
+    status = engine.status
+    print(f'{status.checkpoint}: {status.backend} in {status.precision} on {status.device_name}')
+    print(f'cache: {folder()}')
+    engine.close()
+    return 0
+
+
 def export(arguments: Sequence[str]) -> int:
     """Write a network as ONNX, for other runtimes."""
     parser = _parser(export)
@@ -478,6 +501,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'wait-active': wait_active,
     'demo': demo,
     'benchmark': benchmark,
+    'build-engine': build_engine,
     'export': export,
 }
 

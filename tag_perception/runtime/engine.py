@@ -90,6 +90,8 @@ class Engine:
         self.config = config
         self.rebuilds = 0
         """How often an error of the GPU made it start anew."""
+        self.problem: str | None = None
+        """Why the last call raised EngineFailure; None after one that did not."""
         self._sparse_heads = sparse_heads
         self._device, fallback = _choose_device(config)
         self._precision = _choose_precision(config, self._device, fallback)
@@ -140,8 +142,19 @@ class Engine:
             runner.close()
 
     def _run(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
+        try:
+            scenes = self._run_or_rebuild(images, cameras)
+        except EngineFailure as error:
+            self.problem = str(error)
+            raise
+        self.problem = None
+        return scenes
+
+    def _run_or_rebuild(
+        self, images: Sequence[np.ndarray], cameras: Sequence[Camera]
+    ) -> list[Scene]:
         if self._runner is None:
-            raise EngineFailure('the engine is closed, or could not be rebuilt after an error')
+            raise EngineFailure(self.problem or 'the engine is closed')
         try:
             return self._runner(images, cameras)
         except EngineFailure:
@@ -153,12 +166,14 @@ class Engine:
         self.rebuilds += 1
         try:
             self.close()
-            self._runner = self._build(_load(self.config)[0])
-            return self._runner(images, cameras)
+            runner = self._build(_load(self.config)[0])
+            scenes = runner(images, cameras)
         except (RuntimeError, InputError) as error:
             raise EngineFailure(
                 f'{first_line(error)}, also after the engine was rebuilt; restart the process'
             ) from error
+        self._runner = runner
+        return scenes
 
     def _build(self, network: Network) -> Runner:
         trunk = Trunk(network, sparse=self._sparse_heads)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tag_perception import cli
 from tag_perception.config import InputError
 from tag_perception.core import checkpoint
 from tag_perception.core.inference import infer
@@ -282,6 +283,26 @@ def test_the_second_start_reads_the_cache(weights, cache_home, caplog):
     assert_close(again(image(), CAMERA), engine(image(), CAMERA))
 
 
+def test_what_is_dear_to_make_can_be_made_before_the_first_start(
+    weights, monkeypatch, tmp_path, capsys, caplog
+):
+    pytest.importorskip('onnxruntime')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    options = ['--checkpoint', weights, '--device', 'cpu', '--precision', 'fp32']
+    assert cli.main(['build-engine', *options, '--backend', 'onnxruntime']) == 0
+    said = capsys.readouterr().out
+    assert f'{weights} (' in said
+    assert 'onnxruntime in fp32 on CPU' in said
+    assert str(tmp_path / 'tag_perception') in said
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        build(weights, backend='onnxruntime')
+    assert 'making it' not in caplog.text
+    assert cli.main(['build-engine', '--backend', 'nonsense']) == 2
+    assert cli.main(['build-engine', '--checkpoint', 'no/such/file']) == 2
+    assert capsys.readouterr().err.count('\n') == 2
+
+
 @without_cuda
 def test_missing_gpu_is_an_error_a_warning_or_noted(weights, caplog):
     with pytest.raises(InputError, match='no CUDA device'):
@@ -355,13 +376,36 @@ def test_an_error_of_the_gpu_rebuilds_the_engine_once(weights, monkeypatch, capl
     assert engine.rebuilds == 1
     assert 'CUDA error: an illegal memory access; rebuilding the engine' in caplog.text
 
+    assert engine.problem is None
     Broken.close = close
     engine._runner = Broken()
     with pytest.raises(EngineFailure, match=r'^CUDA error: still, also after .* restart'):
         engine(image(), CAMERA)
     assert engine.rebuilds == 2
-    with pytest.raises(EngineFailure, match='could not be rebuilt'):
-        engine(image(), CAMERA)
+    assert engine.problem == 'CUDA error: still, also after the engine was rebuilt; ' + (
+        'restart the process'
+    )
+
+
+def test_an_engine_that_fails_again_after_its_rebuild_is_not_rebuilt_for_each_frame(
+    weights, monkeypatch
+):
+    class Broken:
+        backend, stages_ms = 'cuda graph', {}
+
+        def __call__(self, images, cameras):
+            raise torch.AcceleratorError('CUDA error: an illegal memory access')
+
+        def close(self):
+            pass
+
+    engine = build(weights)
+    engine._device, engine._runner = torch.device('cuda'), Broken()
+    monkeypatch.setattr(engine, '_build', lambda network: Broken())
+    for _ in range(3):
+        with pytest.raises(EngineFailure, match='illegal memory access, also after'):
+            engine(image(), CAMERA)
+    assert engine.rebuilds == 1
 
 
 def test_a_closed_engine_says_so(weights):
