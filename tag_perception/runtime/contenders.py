@@ -38,6 +38,7 @@ class EagerRunner:
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
         """One Scene per image; all of one size and channel order."""
+        self.stages_ms.clear()
         size = self._network.config.input_size
         with self._timed('upload'):
             wrapped = [to_tensor(image) for image in images]

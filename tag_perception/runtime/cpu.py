@@ -84,6 +84,7 @@ class CpuRunner:
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
         """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size."""
+        self.stages_ms.clear()
         return [self._infer(*pair) for pair in zip(images, cameras, strict=True)]
 
     def close(self) -> None:

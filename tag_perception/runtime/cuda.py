@@ -80,6 +80,7 @@ class CudaRunner:
 
         Raises EngineFailure where the memory does not suffice for a single image.
         """
+        self.stages_ms.clear()
         scenes: dict[int, Scene] = {}
         wrapped = [to_tensor(image) for image in images]
         groups = defaultdict(list)
@@ -196,7 +197,7 @@ class Pass:
     def __call__(
         self, images: Sequence[Tensor], cameras: Sequence[Camera], stages_ms: dict[str, float]
     ) -> Scene:
-        """Batched Scene on the host; enters the duration of its stages."""
+        """Batched Scene on the host; adds the duration of its stages."""
         start = time.perf_counter()
         for slot, image in zip(self._images, images, strict=True):
             slot.copy_(image)
@@ -211,7 +212,7 @@ class Pass:
         self._stream.synchronize()
         marks = list(self._events.items())
         for (_, before), (name, after) in itertools.pairwise(marks):
-            stages_ms[name] = before.elapsed_time(after)
+            stages_ms[name] = stages_ms.get(name, 0.0) + before.elapsed_time(after)
         stages_ms['upload'] += staged_ms
         return _unpack(host)
 

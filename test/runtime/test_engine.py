@@ -1,4 +1,5 @@
 import gc
+import itertools
 import logging
 import sys
 import threading
@@ -176,6 +177,14 @@ def test_stages_are_timed(engine):
     engine(image(), CAMERA)
     assert list(engine.stages_ms) == ['upload', 'preprocess', 'network', 'decode', 'download']
     assert all(duration > 0 for duration in engine.stages_ms.values())
+
+
+def test_stages_are_those_of_all_images_of_a_call(engine, monkeypatch):
+    now_s = itertools.count()
+    monkeypatch.setattr('tag_perception.runtime.runner.time.perf_counter', lambda: next(now_s))
+    for images in (3, 1):
+        engine.batch([image()] * images, [CAMERA] * images)
+        assert set(engine.stages_ms.values()) == {images * 1000.0}
 
 
 def test_another_thread_may_call_it(engine):
