@@ -7,6 +7,7 @@ it uses. A wrong input ends with one line on stderr and exit code 2.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -410,9 +411,13 @@ def benchmark(arguments: Sequence[str]) -> int:
     parser = _parser(benchmark)
     kinds = parser.add_subparsers(dest='kind', required=True)
     engine = kinds.add_parser('engine', help='every backend, stage by stage')
-    engine.add_argument('--preset', nargs='+', default=['tag_slim'], help='networks')
+    engine.add_argument(
+        '--preset', nargs='+', default=['tag_slim'], help='networks, or checkpoint files'
+    )
     engine.add_argument('--size', metavar='HxW', help='default: what each preset is made for')
     engine.add_argument('--batch', nargs='+', type=int, default=[1], help='images per pass')
+    engine.add_argument('--images', default='', metavar='FOLDER', help='default: random patches')
+    engine.add_argument('--int8', action='store_true', help='also 8-bit integers (on the CPU)')
     baselines = kinds.add_parser('baselines', help='the networks of Table II, and 3 × DLA34')
     baselines.add_argument('--preset', nargs='+', default=None, help='default: all of Table II')
     baselines.add_argument('--size', metavar='HxW', default='1024x2048')
@@ -442,13 +447,37 @@ def benchmark(arguments: Sequence[str]) -> int:
     device = module.choose_device(args.device)
     if args.kind == 'engine':
         size = parse_size(args.size) if args.size else None
-        rows = module.benchmark_engine(args.preset, size, args.batch, args.rounds, device)
+        rows = module.benchmark_engine(
+            args.preset, size, args.batch, args.rounds, device, args.images, args.int8
+        )
     else:
         presets = args.preset or list(module.PAPER_FPS)
         rows = module.benchmark_baselines(presets, parse_size(args.size), args.rounds, device)
     print(module.format_table(rows))
     if args.json:
         write_json(args.json, module.report(args.kind, rows, device))
+    return 0
+
+
+def build_engine(arguments: Sequence[str]) -> int:
+    """Make what a start of the node keeps in the cache (ONNX, TensorRT plan), and end."""
+    parser = _parser(build_engine)
+    names = [f'--{name}' for name in ('checkpoint', 'preset', 'device', 'precision', 'backend')]
+    for name in names:
+        parser.add_argument(name, default=argparse.SUPPRESS, help=f'as engine.{name[2:]}')
+    args = parser.parse_args(arguments)
+    from tag_perception.config import from_dict
+    from tag_perception.runtime.cache import folder
+    from tag_perception.runtime.engine import Engine, EngineConfig
+
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    wanted = vars(args)
+    on_no_gpu = 'error' if wanted.get('device') == 'cuda' else 'ignore'
+    engine = Engine(from_dict(EngineConfig, {**wanted, 'on_no_gpu': on_no_gpu}))
+    status = engine.status
+    print(f'{status.checkpoint}: {status.backend} in {status.precision} on {status.device_name}')
+    print(f'cache: {folder()}')
+    engine.close()
     return 0
 
 
@@ -486,6 +515,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'wait-active': wait_active,
     'demo': demo,
     'benchmark': benchmark,
+    'build-engine': build_engine,
     'export': export,
 }
 

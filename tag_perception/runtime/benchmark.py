@@ -2,7 +2,8 @@
 
 Contenders that take turns meet the same disturbances, so the ratios between their medians hold
 where the times themselves do not. `p50_ms` is the whole way from the image to the Scene, both on
-the host; `network_p50_ms` is the network alone.
+the host; `network_p50_ms` is the network alone. What a contender's short cuts cost is told beside
+its speed: `fidelity` compares its Scenes with the eager ones.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from tag_perception.config import InputError
+from tag_perception.core import checkpoint
 from tag_perception.core.network import PRESETS, Network, NetworkConfig, build_network
-from tag_perception.core.structures import Camera
-from tag_perception.runtime import roofline
-from tag_perception.runtime.contenders import EAGER, build_best, build_contenders
+from tag_perception.core.structures import Camera, Scene
+from tag_perception.runtime import fidelity, roofline
+from tag_perception.runtime.contenders import EAGER, build_best, build_contenders, build_int8
+from tag_perception.runtime.fidelity import Fidelity
 from tag_perception.runtime.machine import machine
 from tag_perception.runtime.runner import Runner
 
@@ -32,6 +37,10 @@ SINGLES = ('dla34_detection3d', 'dla34_semantic', 'dla34_depth')
 THREE_SINGLES = '3 × dla34'
 """What a user without a multi-task network runs: one network per task, one after the other."""
 WARM_UP = 2
+PATCHES = 4
+PICTURES = 16
+"""Of a folder: every second one is measured with, the others calibrate 8-bit integers."""
+MAX_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -56,35 +65,59 @@ class Row:
     network_ratio_to_eager: float | None
     fps: float
     """Images per second, from the p50."""
+    network_fps: float
+    """The same of the network alone."""
     stages_ms: Mapping[str, float]
     """Median of each stage."""
     roofline_share: float | None = None
     """Least possible time of the network alone by its p50."""
+    fidelity: Fidelity | None = None
+    """What is left of eager fp32's Scenes; says little with random weights."""
     paper_fps: float | None = None
+    """To be held against network_fps."""
+    ratio_to_three_singles: float | None = None
+    """p50 of THREE_SINGLES in the same run by this p50."""
 
 
 def benchmark_engine(
-    presets: Sequence[str],
+    sources: Sequence[str],
     size: tuple[int, int] | None,
     batches: Sequence[int],
     rounds: int,
     device: torch.device,
+    images: str = '',
+    int8: bool = False,
 ) -> list[Row]:
-    """Every contender on every preset at `size` (None: the preset's own) and batch."""
+    """Every contender on every preset or checkpoint at `size` (None: its own) and batch.
+
+    `images` is a folder of pictures to measure with; without it they are random patches. With
+    `int8` every second one calibrates a network of 8-bit integers.
+    """
     _check_counts(rounds, batches)
     rows = []
-    for config, preset in [(sized(preset, size), preset) for preset in presets]:
-        contenders = build_contenders(untrained(config), device)
+    for source in sources:
+        network = _resized(source, size)
+        config = network.config
+        pictures = _read_pictures(images, config.input_size) if images else _patches(config)
+        measured, calibrating = pictures[::2], pictures[1::2]
+        contenders = build_contenders(network, device)
+        if int8:
+            contenders |= build_int8(network, calibrating)
         dtypes = {name: _dtype(name) for name in contenders}
-        rates = {d: roofline.measure_rates(device, d) for d in set(dtypes.values())}
+        scenes = {name: _scenes(contender, measured) for name, contender in contenders.items()}
+        works = {sparse: roofline.measure_work(config, sparse) for sparse in (True, False)}
         for batch in batches:
-            samples = measure(contenders, config.input_size, batch, rounds)
+            before = {d: roofline.measure_rates(device, d) for d in set(dtypes.values())}
+            samples = measure(contenders, measured, batch, rounds)
+            rates = {d: rate.or_better(device, d) for d, rate in before.items()}
             for name, sample in samples.items():
-                work = roofline.measure_work(config, 'dense' not in name and 'eager' not in name)
+                work = works['dense' not in name and 'eager' not in name]
                 dtype = dtypes[name]
                 least_ms = batch * work.roofline_ms(rates[dtype], dtype.itemsize)
-                row = _row(name, preset, config, device, batch, sample, samples.get(EAGER))
-                rows.append(replace(row, roofline_share=least_ms / row.network_p50_ms))
+                row = _row(name, source, config, device, batch, sample, samples.get(EAGER))
+                share = least_ms / row.network_p50_ms
+                kept = fidelity.compare(scenes[name], scenes[EAGER])
+                rows.append(replace(row, roofline_share=share, fidelity=kept))
         for contender in contenders.values():
             contender.close()
     return rows
@@ -97,7 +130,7 @@ def benchmark_baselines(
     _check_counts(rounds, [1])
     configs = {preset: sized(preset, size) for preset in presets}
     runners = {preset: build_best(untrained(config), device) for preset, config in configs.items()}
-    samples = measure(runners, size, 1, rounds)
+    samples = measure(runners, _patches(configs[presets[0]]), 1, rounds)
     rows = [
         replace(
             _row(runners[name].backend, name, configs[name], device, 1, sample, None),
@@ -110,6 +143,8 @@ def benchmark_baselines(
         first = SINGLES[0]
         backend = runners[first].backend
         rows.append(_row(backend, THREE_SINGLES, configs[first], device, 1, together, None))
+        all_ms = rows[-1].p50_ms
+        rows = [replace(row, ratio_to_three_singles=all_ms / row.p50_ms) for row in rows]
     for runner in runners.values():
         runner.close()
     return rows
@@ -135,13 +170,11 @@ class Sample:
 
 
 def measure(
-    runners: Mapping[str, Runner], size: tuple[int, int], batch: int, rounds: int
+    runners: Mapping[str, Runner], pictures: Sequence[np.ndarray], batch: int, rounds: int
 ) -> dict[str, Sample]:
-    """Let the runners take turns with the same images for `rounds` rounds."""
-    height, width = size
-    generator = np.random.default_rng(0)
-    images = [_picture(generator, height, width) for _ in range(batch)]
-    cameras = [Camera(width, height, width, width, width / 2, height / 2)] * batch
+    """Let the runners take turns with the same pictures, of one size, for `rounds` rounds."""
+    images = [pictures[index % len(pictures)] for index in range(batch)]
+    cameras = [_camera(image) for image in images]
     samples = {name: Sample([], []) for name in runners}
     for round_ in range(WARM_UP + rounds):
         for name, runner in runners.items():
@@ -164,16 +197,19 @@ def format_table(rows: Sequence[Row]) -> str:
     lines = [
         f'{"engine":26}{"preset":18}{"size":>11}{"batch":>6}{"p50 ms":>9}{"p99 ms":>9}'
         f'{"min–max ms":>18}{"network":>9}{"×eager":>8}{"×net":>6}{"roof":>6}{"FPS":>8}'
-        f'{"paper":>7}  stages ms'
+        f'{"net FPS":>8}{"paper":>7}{"×3 DLA":>7}{"labels":>8}{"depth":>7}{"boxes":>6}  stages ms'
     ]
     for row in rows:
+        kept = row.fidelity or Fidelity(None, None, None)
         stages = '/'.join(f'{value:.1f}' for value in row.stages_ms.values())
         lines.append(
             f'{row.engine:26}{row.preset:18}{row.size:>11}{row.batch:>6}{row.p50_ms:>9.1f}'
             f'{row.p99_ms:>9.1f}{f"{row.min_ms:.0f}–{row.max_ms:.0f}":>18}'
             f'{row.network_p50_ms:>9.1f}{_cell(row.ratio_to_eager, "8.2f")}'
             f'{_cell(row.network_ratio_to_eager, "6.2f")}{_cell(row.roofline_share, "6.0%")}'
-            f'{row.fps:>8.1f}{_cell(row.paper_fps, "7.1f")}  {stages}'
+            f'{row.fps:>8.1f}{row.network_fps:>8.1f}{_cell(row.paper_fps, "7.1f")}'
+            f'{_cell(row.ratio_to_three_singles, "7.2f")}{_cell(kept.same_labels, "8.2%")}'
+            f'{_cell(kept.depth_error, "7.2%")}{_cell(kept.same_boxes, "6.0%")}  {stages}'
         )
     return '\n'.join(lines)
 
@@ -199,9 +235,21 @@ def untrained(config: NetworkConfig) -> Network:
     return build_network(config).eval()
 
 
+def _resized(source: str, size: tuple[int, int] | None) -> Network:
+    """The network of a preset, with random weights, or of a checkpoint, for images of `size`."""
+    if source in PRESETS or not Path(source).exists():
+        return untrained(sized(source, size))
+    network = checkpoint.load(source).network.eval()
+    if size is not None:
+        network.config = replace(network.config, input_size=size)  # no weight depends on it
+    return network
+
+
 def _check_counts(rounds: int, batches: Sequence[int]) -> None:
     if rounds < 1 or min(batches) < 1:
         raise InputError(f'rounds {rounds} and batch {min(batches)} have to be at least 1')
+    if max(batches) > MAX_BATCH:
+        raise InputError(f'batch {max(batches)} is more than {MAX_BATCH}')
 
 
 def _row(
@@ -236,6 +284,7 @@ def _row(
         ratio_to_eager=ratio,
         network_ratio_to_eager=network_ratio,
         fps=1e3 * batch / p50,
+        network_fps=1e3 * batch / stages['network'],
         stages_ms=stages,
     )
 
@@ -245,10 +294,38 @@ def _dtype(name: str) -> torch.dtype:
     return next((dtype for key, dtype in half.items() if key in name), torch.float32)
 
 
-def _picture(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Patches of 32 pixels: an untrained network then sees regions, not noise."""
-    coarse = generator.integers(0, 256, (-(-height // 32), -(-width // 32), 3), np.uint8)
-    return np.kron(coarse, np.ones((32, 32, 1), np.uint8))[:height, :width]
+def _scenes(runner: Runner, pictures: Sequence[np.ndarray]) -> list[Scene]:
+    return [scene for image in pictures for scene in runner([image], [_camera(image)])]
+
+
+def _camera(image: np.ndarray) -> Camera:
+    """Any will do: the boxes of all contenders are placed by the same."""
+    height, width = image.shape[:2]
+    return Camera(width, height, width, width, width / 2, height / 2)
+
+
+def _patches(config: NetworkConfig) -> list[np.ndarray]:
+    """Pictures of 32-pixel patches: an untrained network then sees regions, not noise."""
+    generator = np.random.default_rng(0)
+    height, width = config.input_size
+    cells = (-(-height // 32), -(-width // 32), 3)
+    coarse = [generator.integers(0, 256, cells, np.uint8) for _ in range(PATCHES)]
+    return [np.kron(c, np.ones((32, 32, 1), np.uint8))[:height, :width] for c in coarse]
+
+
+def _read_pictures(folder: str, size: tuple[int, int]) -> list[np.ndarray]:
+    """Up to PICTURES of a folder's images, spread over it, as (H, W, 3) RGB of `size`."""
+    found = sorted(p for p in Path(folder).glob('**/*') if p.suffix in ('.png', '.jpg', '.jpeg'))
+    if len(found) < 2:
+        raise InputError(f'{folder}: at least two pictures (PNG or JPEG) are needed, in a folder')
+    pictures = []
+    for path in found[:: max(1, len(found) // PICTURES)][:PICTURES]:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise InputError(f'{path}: cannot be read as a picture')
+        resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        pictures.append(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB))
+    return pictures
 
 
 def _median(values: Sequence[float]) -> float:

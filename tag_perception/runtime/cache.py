@@ -6,6 +6,7 @@ content was made with, so that neither a damaged file nor one of other versions 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -13,8 +14,11 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
+
+Content = TypeVar('Content')
 
 KEPT_FILES = 8
 """So many of the files used last stay in the folder."""
@@ -28,23 +32,43 @@ def folder() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'tag_perception'
 
 
-def fetch(name: str, made_with: Mapping[str, str], make: Callable[[], bytes]) -> bytes:
-    """The content of file `name`; made anew, and said so, unless there is one to be trusted."""
+def fetch(
+    name: str,
+    made_with: Mapping[str, str],
+    make: Callable[[], bytes],
+    read: Callable[[bytes], Content],
+) -> Content:
+    """What `read` makes of file `name`; made anew, and said so, unless that is to be trusted.
+
+    A file that `read` refuses with ValueError is made anew, too; its second refusal is raised.
+    """
     try:
-        return _read(folder() / name, made_with)
+        found = _checked(folder() / name, made_with)
     except ValueError as error:
         log.warning('cache file %s %s; making it anew', name, error)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
-        log.info('cache file %s is not there yet; making it takes a few seconds', name)
+        log.info('cache file %s is not there yet; making it', name)
+    else:
+        try:
+            return read(found)
+        except ValueError as error:
+            log.warning('cache file %s: %s; making it anew', name, error)
     content = make()
     try:
         _write(folder() / name, made_with, content)
-    except (OSError, RuntimeError) as error:
-        log.warning('cannot keep %s: %s; every start will make it anew', name, error)
-    return content
+    except OSError as error:
+        _warn_once(f'cannot keep files in {folder()}: {error.strerror}')
+    except RuntimeError as error:
+        _warn_once(f'cannot keep files: {error}')
+    return read(content)
 
 
-def _read(path: Path, made_with: Mapping[str, str]) -> bytes:
+@functools.cache
+def _warn_once(problem: str) -> None:
+    log.warning('%s; every start will make them anew', problem)
+
+
+def _checked(path: Path, made_with: Mapping[str, str]) -> bytes:
     """Raises ValueError where the file is damaged or was made with anything else."""
     with path.open('rb') as file:
         line = file.readline(HEADER_BYTES)

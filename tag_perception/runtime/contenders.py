@@ -8,15 +8,16 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from tag_perception.config import InputError
 from tag_perception.core import tasks
 from tag_perception.core.network import Network
 from tag_perception.core.preprocess import to_input, to_tensor, view_of
 from tag_perception.core.structures import Camera, Scene
-from tag_perception.runtime.cpu import CpuRunner
+from tag_perception.runtime.cpu import BACKENDS, CpuRunner, has_bf16_tiles, multiplies_bf16
 from tag_perception.runtime.cuda import CudaRunner
-from tag_perception.runtime.onnx import to_onnx
+from tag_perception.runtime.int8 import to_int8
+from tag_perception.runtime.onnx import OnnxTrunk
 from tag_perception.runtime.runner import Runner, timed
 from tag_perception.runtime.trunk import Trunk
 
@@ -37,6 +38,7 @@ class EagerRunner:
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
         """One Scene per image; all of one size and channel order."""
+        self.stages_ms.clear()
         size = self._network.config.input_size
         with self._timed('upload'):
             wrapped = [to_tensor(image) for image in images]
@@ -76,64 +78,50 @@ class _Synchronised:
         self._timer.__exit__(None, None, None)
 
 
-class OpenVinoRunner(CpuRunner):
-    """The CPU runner with OpenVINO in the place of ONNX Runtime."""
-
-    def __init__(self, trunk: Trunk) -> None:
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(to_onnx(trunk, trunk.names))
-        settings = {
-            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-            'PERFORMANCE_HINT': 'LATENCY',
-            'INFERENCE_PRECISION_HINT': 'f32',
-        }
-        self._compiled = core.compile_model(model, 'CPU', settings)
-        self._names = trunk.names
-        super().__init__(trunk, 'torch')
-        self._network, self.backend = self._run, 'openvino'
-
-    def _run(self, image: Tensor) -> dict[str, Tensor]:
-        values = self._compiled([image.contiguous().numpy()], share_inputs=True)
-        return {name: torch.from_numpy(values[name]) for name in self._names}
-
-    def close(self) -> None:
-        """Free the weights."""
-        del self._compiled
-        super().close()
-
-
 def build_contenders(network: Network, device: torch.device) -> dict[str, Runner]:
     """Everything that runs here by the name it has in tables; EAGER is the first."""
+    found: dict[str, Runner]
     if device.type == 'cuda':
-        return {
+        half = torch.float16
+        found = {
             EAGER: EagerRunner(deepcopy(network), device, torch.float32),
-            'eager fp16': EagerRunner(deepcopy(network), device, torch.float16),
-            'graph fp16, dense heads': CudaRunner(Trunk(network, False), device, torch.float16),
-            'graph fp16': CudaRunner(Trunk(network), device, torch.float16),
+            'eager fp16': EagerRunner(deepcopy(network), device, half),
+            'graph fp16, dense heads': CudaRunner(Trunk(network, False), device, half),
+            'graph fp16': CudaRunner(Trunk(network), device, half),
             'graph bf16': CudaRunner(Trunk(network), device, torch.bfloat16),
+            'torch.compile fp16': CudaRunner(Trunk(network), device, half, 'compiled'),
         }
-    found: dict[str, Runner] = {
-        EAGER: EagerRunner(network, device, torch.float32),
-        'torch': CpuRunner(Trunk(network), 'torch'),
-    }
-    for name, build in {
-        'onnxruntime, dense heads': lambda: CpuRunner(Trunk(network, False), 'onnxruntime'),
-        'onnxruntime': lambda: CpuRunner(Trunk(network), 'onnxruntime'),
-        'openvino': lambda: OpenVinoRunner(Trunk(network)),
-    }.items():
-        if _is_installed(name.split(',')[0]):
-            found[name] = build()
+        if find_spec('tensorrt'):
+            found['tensorrt fp16'] = CudaRunner(Trunk(network), device, half, 'tensorrt')
+        return found
+    found = {EAGER: EagerRunner(network, device, torch.float32)}
+    for name in BACKENDS:
+        if name == 'torch' or find_spec(name):
+            found[name] = CpuRunner.build(Trunk(network), name)
+    dense = CpuRunner.build(Trunk(network, sparse=False))
+    found[f'{dense.backend}, dense heads'] = dense
+    if multiplies_bf16():
+        found['torch bf16'] = CpuRunner.build(Trunk(network), 'torch', torch.bfloat16)
+        if find_spec('openvino'):
+            found['openvino bf16'] = CpuRunner.build(Trunk(network), 'openvino', torch.bfloat16)
     return found
+
+
+def build_int8(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, Runner]:
+    """ONNX Runtime in 8-bit integers, calibrated on RGB pictures. Raises InputError."""
+    trunk = Trunk(network)
+    inputs = [to_input(to_tensor(p)[0][None], trunk.config.input_size) for p in pictures]
+    try:
+        model = to_int8(trunk, inputs)
+        runner = CpuRunner(trunk, OnnxTrunk(trunk, model=model), 'onnxruntime')
+    except ImportError as error:
+        raise InputError(f'int8: {error}; install onnx and onnxruntime') from error
+    return {'onnxruntime int8': runner}
 
 
 def build_best(network: Network, device: torch.device) -> Runner:
     """What the engine takes there."""
     if device.type == 'cuda':
         return CudaRunner(Trunk(network), device, torch.float16)
-    return CpuRunner(Trunk(network), 'auto')
-
-
-def _is_installed(package: str) -> bool:
-    return find_spec(package) is not None
+    dtype = torch.bfloat16 if has_bf16_tiles() else torch.float32
+    return CpuRunner.build(Trunk(network), 'auto', dtype)

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from tag_perception.core.structures import Camera, Objects3D, Scene, View
 from tag_perception.core.tasks import semantic
 from tag_perception.runtime.decoding import Labeller, decode
 from tag_perception.runtime.runner import EngineFailure, first_line
+from tag_perception.runtime.tensorrt import TensorRtTrunk
 from tag_perception.runtime.trunk import Trunk
 
 log = logging.getLogger(__name__)
@@ -44,21 +45,32 @@ WIDTHS = {
 """Numbers that each field of Objects3D takes for one box."""
 
 Mark = Callable[[str], None]
+CudaBackend = Literal['torch', 'tensorrt', 'compiled']
+"""compiled: by torch.compile, which takes minutes at each start; for comparison only."""
 
 
 class CudaRunner:
-    """The trunk in half precision, channels last, inside CUDA graphs."""
+    """The trunk in half precision inside CUDA graphs; in torch it is channels last."""
 
-    def __init__(self, trunk: Trunk, device: torch.device, dtype: torch.dtype) -> None:
-        self._size = trunk.config.input_size
+    def __init__(
+        self,
+        trunk: Trunk,
+        device: torch.device,
+        dtype: torch.dtype,
+        backend: CudaBackend = 'torch',
+    ) -> None:
+        """Raises InputError where `backend` is tensorrt and that cannot run the network."""
+        self._size, self._names = trunk.config.input_size, trunk.names
         self._dtype, self._device = dtype, device
-        self._trunk = trunk.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = _build_network(trunk, device, dtype, backend)
+        self._peak_head = trunk.peak_head and trunk.peak_head.to(device, dtype)
         self._label = _choose_labeller(device)
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: OrderedDict[tuple[int, int, int, bool], Pass] = OrderedDict()
         self._max_batch: int | None = None
-        self.backend = 'torch'
+        self._prefix = '' if backend == 'torch' else f'{backend}, '
+        self.backend: str = backend
         self.stages_ms: dict[str, float] = {}
         torch.cuda.synchronize(device)  # the weights are there before another stream reads them
 
@@ -68,6 +80,7 @@ class CudaRunner:
 
         Raises EngineFailure where the memory does not suffice for a single image.
         """
+        self.stages_ms.clear()
         scenes: dict[int, Scene] = {}
         wrapped = [to_tensor(image) for image in images]
         groups = defaultdict(list)
@@ -87,7 +100,7 @@ class CudaRunner:
 
     def close(self) -> None:
         """Free weights, graphs and cached memory."""
-        del self._trunk
+        del self._network, self._peak_head
         self._forget()
 
     def _batch(self, images: list[Tensor], cameras: list[Camera], bgr: bool) -> list[Scene]:
@@ -124,7 +137,8 @@ class CudaRunner:
                 (batch, old_height, old_width, _), _ = self._graphs.popitem(last=False)
                 log.info('dropped: batches of %d of %d×%d', batch, old_width, old_height)
             self._graphs[key] = Pass(self._compute, key, self._size, self._pool, self._stream)
-            self.backend = 'cuda graph' if self._graphs[key].captured else 'torch'
+            if self._graphs[key].captured:
+                self.backend = f'{self._prefix}cuda graph'
         self._graphs.move_to_end(key)
         return self._graphs[key]
 
@@ -142,9 +156,9 @@ class CudaRunner:
         mark('upload')
         inputs = to_input(images, view.input_size, bgr).to(self._dtype)
         mark('preprocess')
-        outputs = dict(zip(self._trunk.names, self._trunk(inputs), strict=True))
+        outputs = dict(zip(self._names, self._network(inputs), strict=True))
         mark('network')
-        scene = decode(outputs, self._trunk.peak_head, view, self._label)
+        scene = decode(outputs, self._peak_head, view, self._label)
         mark('decode')
         return scene
 
@@ -183,7 +197,7 @@ class Pass:
     def __call__(
         self, images: Sequence[Tensor], cameras: Sequence[Camera], stages_ms: dict[str, float]
     ) -> Scene:
-        """Batched Scene on the host; enters the duration of its stages."""
+        """Batched Scene on the host; adds the duration of its stages."""
         start = time.perf_counter()
         for slot, image in zip(self._images, images, strict=True):
             slot.copy_(image)
@@ -198,7 +212,7 @@ class Pass:
         self._stream.synchronize()
         marks = list(self._events.items())
         for (_, before), (name, after) in itertools.pairwise(marks):
-            stages_ms[name] = before.elapsed_time(after)
+            stages_ms[name] = stages_ms.get(name, 0.0) + before.elapsed_time(after)
         stages_ms['upload'] += staged_ms
         return _unpack(host)
 
@@ -248,6 +262,19 @@ def _download(tensor: Tensor) -> Tensor:
     """Pinned copy, complete once the stream has come so far."""
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return host.copy_(tensor, non_blocking=True)
+
+
+def _build_network(
+    trunk: Trunk, device: torch.device, dtype: torch.dtype, backend: CudaBackend
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """The outputs of `trunk.names`, in this order."""
+    if backend == 'tensorrt':
+        return TensorRtTrunk(trunk, device, dtype)
+    moved = trunk.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if backend == 'compiled':
+        # Its own CUDA graphs would be inside of ours.
+        return torch.compile(moved, mode='max-autotune-no-cudagraphs', dynamic=False)
+    return moved
 
 
 def _choose_labeller(device: torch.device) -> Labeller:

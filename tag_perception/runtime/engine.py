@@ -18,8 +18,8 @@ from tag_perception.config import InputError
 from tag_perception.core import checkpoint
 from tag_perception.core.network import PRESETS, Network, NetworkConfig, build_network
 from tag_perception.core.structures import Camera, Scene
-from tag_perception.runtime.cpu import CpuRunner
-from tag_perception.runtime.cuda import CudaRunner
+from tag_perception.runtime.cpu import CpuRunner, has_bf16_tiles, multiplies_bf16
+from tag_perception.runtime.cuda import CudaBackend, CudaRunner
 from tag_perception.runtime.runner import EngineFailure, Runner, first_line
 from tag_perception.runtime.trunk import Trunk
 
@@ -42,9 +42,10 @@ class EngineConfig:
     device: Literal['auto', 'cuda', 'cpu'] = 'auto'
     """auto: CUDA where there is one."""
     precision: Literal['auto', 'fp32', 'fp16', 'bf16'] = 'auto'
-    """auto: fp16 on CUDA; the CPU computes in fp32."""
-    backend: Literal['auto', 'torch', 'onnxruntime'] = 'auto'
-    """What computes the network. auto: torch on CUDA; on the CPU onnxruntime if installed."""
+    """auto: fp16 on CUDA; on the CPU bf16 if that has AMX, else fp32."""
+    backend: Literal['auto', 'torch', 'onnxruntime', 'openvino', 'tensorrt'] = 'auto'
+    """What computes the network: on CUDA torch (auto) or tensorrt, on the CPU torch, onnxruntime
+    or openvino; auto takes there what proves to be fastest."""
     on_no_gpu: Literal['error', 'warn', 'ignore'] = 'warn'
     """What to do when the CPU has to be used although the device is not `cpu`."""
     score_threshold: float = 0.3
@@ -76,7 +77,7 @@ class EngineStatus:
     metadata: dict = field(default_factory=dict)
     """What the checkpoint says of itself (step, scores)."""
     backend: str = 'torch'
-    """What computes the network: torch, cuda graph or onnxruntime."""
+    """What computes the network: (tensorrt, ) cuda graph, torch, onnxruntime or openvino."""
     largest_batch: int = 1
     """Images that gain from sharing a pass."""
 
@@ -93,6 +94,8 @@ class Engine:
         self.config = config
         self.rebuilds = 0
         """How often an error of the GPU made it start anew."""
+        self.problem: str | None = None
+        """Why the last call raised EngineFailure; None after one that did not."""
         self._sparse_heads = sparse_heads
         self._device, fallback = _choose_device(config)
         self._precision = _choose_precision(config, self._device, fallback)
@@ -144,8 +147,19 @@ class Engine:
             runner.close()
 
     def _run(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
+        try:
+            scenes = self._run_or_rebuild(images, cameras)
+        except EngineFailure as error:
+            self.problem = str(error)
+            raise
+        self.problem = None
+        return scenes
+
+    def _run_or_rebuild(
+        self, images: Sequence[np.ndarray], cameras: Sequence[Camera]
+    ) -> list[Scene]:
         if self._runner is None:
-            raise EngineFailure('the engine is closed, or could not be rebuilt after an error')
+            raise EngineFailure(self.problem or 'the engine is closed')
         try:
             return self._runner(images, cameras)
         except EngineFailure:
@@ -157,20 +171,24 @@ class Engine:
         self.rebuilds += 1
         try:
             self.close()
-            self._runner = self._build(_load(self.config)[0])
-            return self._runner(images, cameras)
-        except RuntimeError as error:
+            runner = self._build(_load(self.config)[0])
+            scenes = runner(images, cameras)
+        except (RuntimeError, InputError) as error:
             raise EngineFailure(
                 f'{first_line(error)}, also after the engine was rebuilt; restart the process'
             ) from error
+        self._runner = runner
+        return scenes
 
     def _build(self, network: Network) -> Runner:
         trunk = Trunk(network, sparse=self._sparse_heads)
         runner: Runner
+        dtype, asked = DTYPES[self._precision], self.config.backend
         if self._device.type == 'cuda':
-            runner = CudaRunner(trunk, self._device, DTYPES[self._precision])
-        else:
-            runner = CpuRunner(trunk, self.config.backend)
+            backend: CudaBackend = 'tensorrt' if asked == 'tensorrt' else 'torch'
+            runner = CudaRunner(trunk, self._device, dtype, backend)
+        else:  # perhaps in the place of CUDA
+            runner = CpuRunner.build(trunk, 'auto' if asked == 'tensorrt' else asked, dtype)
         height, width = network.config.input_size
         runner([np.zeros((height, width, 3), np.uint8)], [_without_calibration(height, width)])
         return runner
@@ -216,12 +234,21 @@ def _choose_precision(
     config: EngineConfig, device: torch.device, fallback: str | None
 ) -> Literal['fp32', 'fp16', 'bf16']:
     if device.type == 'cuda':
-        if config.backend == 'onnxruntime':
-            raise InputError('backend onnxruntime is for the CPU; set backend to auto or torch')
+        if config.backend in ('onnxruntime', 'openvino'):
+            remedy = 'set backend to auto, torch or tensorrt'
+            raise InputError(f'backend {config.backend} is for the CPU; {remedy}')
         return 'fp16' if config.precision == 'auto' else config.precision
-    if fallback is None and config.precision not in ('auto', 'fp32'):
-        raise InputError(f'precision {config.precision} needs CUDA; on the CPU set auto or fp32')
-    return 'fp32'
+    if config.backend == 'tensorrt' and fallback is None:
+        raise InputError('backend tensorrt needs CUDA; on the CPU set backend to auto')
+    asked = config.precision
+    if asked == 'fp16' or (asked == 'bf16' and not multiplies_bf16()):
+        if fallback is None:
+            where = 'CUDA' if asked == 'fp16' else 'CUDA, or a CPU with AMX or AVX512-BF16'
+            raise InputError(f'precision {asked} needs {where}; on this CPU set auto or fp32')
+        asked = 'auto'
+    if asked == 'auto':
+        return 'bf16' if has_bf16_tiles() and config.backend != 'onnxruntime' else 'fp32'
+    return asked
 
 
 def _load(config: EngineConfig) -> tuple[Network, checkpoint.Checkpoint | None]:

@@ -25,7 +25,8 @@ def labels_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
     if size != (height * rows, width * columns) or rows % 2 or columns % 2:
         upsampled = semantic.upsample(logits.contiguous(memory_format=torch.channels_last), size)
         return upsampled.argmax(1).to(torch.uint8)
-    cells = F.pad(logits.float(), (1, 1, 1, 1), mode='replicate').permute(0, 2, 3, 1)
+    padded = F.pad(logits.float(), (1, 1, 1, 1), mode='replicate')
+    cells = padded.permute(0, 2, 3, 1).contiguous()  # the logits of a cell side by side
     best = cells.argmax(-1).to(torch.uint8)  # (B, h + 2, w + 2)
     corner = best[:, :-1, :-1]  # of each square between four cells, (B, h + 1, w + 1)
     mixed = corner != best[:, :-1, 1:]

@@ -14,19 +14,28 @@ import torch
 
 from tag_perception.config import InputError
 
+MATRIX_UNITS = frozenset(
+    {'avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'avx512_fp16', 'amx_int8', 'amx_bf16'}
+)
+"""Instruction sets on which the speed of a network on the CPU depends."""
+
+
+PACKAGES = ('torch', 'onnxruntime', 'openvino', 'tensorrt', 'triton')
+
 
 def machine(device: torch.device) -> dict[str, object]:
     """Hardware, versions and load, as figures need them beside them."""
     found: dict[str, object] = {
         'os': platform.platform(),
         'architecture': platform.machine(),
-        'cpu': _cpu_name(),
+        'cpu': cpu_name(),
         'cpu_cores': os.cpu_count(),
         'threads': torch.get_num_threads(),
+        'cpu_matrix_units': sorted(cpu_flags() & MATRIX_UNITS),
         'load_average': list(os.getloadavg()),
         'python': platform.python_version(),
         'time_utc': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
-        'versions': {name: _version(name) for name in ('torch', 'onnxruntime', 'openvino')},
+        'versions': {name: package_version(name) for name in PACKAGES},
     }
     if device.type == 'cuda':
         found['gpu'] = torch.cuda.get_device_name(device)
@@ -44,10 +53,20 @@ def write_json(path: str | Path, content: Mapping[str, object]) -> None:
         raise InputError(f'{path}: cannot write the figures: {error.strerror}') from error
 
 
-def _cpu_name() -> str:
-    lines = _read('/proc/cpuinfo').splitlines()
-    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor()
+def cpu_name() -> str:
+    """As the kernel says it."""
+    return _cpuinfo('model name') or platform.processor()
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of an x86 CPU in the kernel's words; empty elsewhere."""
+    return frozenset(_cpuinfo('flags').split())
+
+
+def _cpuinfo(field: str) -> str:
+    """Of the first core."""
+    lines = (line.partition(':') for line in _read('/proc/cpuinfo').splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == field), '')
 
 
 def _read(path: str) -> str:
@@ -57,7 +76,8 @@ def _read(path: str) -> str:
         return ''
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Of an installed package; None where it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:

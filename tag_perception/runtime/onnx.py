@@ -1,9 +1,4 @@
-"""The network as ONNX, and ONNX Runtime as the fastest way to run it on a CPU.
-
-`benchmark engine` compares it with torch (folded, channels last) and OpenVINO, which is about as
-fast, but converts for longer. Int8 is left out: calibrated on real frames it took 0.6 of the time
-(AVX2 without VNNI), but only 98.6 % of the labels stayed the same, and depth moved by 1.3 %.
-"""
+"""The network as ONNX, and ONNX Runtime, which runs it on any CPU."""
 
 from __future__ import annotations
 
@@ -33,26 +28,25 @@ OPSET = 17
 class OnnxTrunk:
     """A trunk compiled for one input size and batch 1; the ONNX file is kept in the cache."""
 
-    def __init__(self, trunk: Trunk) -> None:
-        """Raises ImportError without onnxruntime, InputError where there is no ONNX for it."""
+    def __init__(
+        self, trunk: Trunk, dtype: torch.dtype = torch.float32, model: bytes | None = None
+    ) -> None:
+        """Takes `model` in the place of the trunk's own ONNX file.
+
+        Raises ImportError without onnxruntime, InputError where there is no ONNX for the trunk, or
+        `dtype` is not float32.
+        """
         import onnxruntime
 
-        model = cache.fetch(
-            f'{_digest(trunk)[:24]}.onnx',
-            {
-                'network code': _code_digest(),
-                'torch': torch.__version__,
-                'onnxruntime': onnxruntime.__version__,
-            },
-            lambda: to_onnx(trunk, trunk.names),
-        )
+        if dtype != torch.float32:
+            raise InputError('onnxruntime computes in fp32 on the CPU')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Threads that spin after their work take the CPU from whoever publishes the result.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
-            model, options, providers=['CPUExecutionProvider']
+            model or fetch_onnx(trunk), options, providers=['CPUExecutionProvider']
         )
         # Own buffers: fresh ones would cost a page fault per 4 kB in every call.
         self._image = torch.zeros(1, 3, *trunk.config.input_size)
@@ -71,18 +65,30 @@ class OnnxTrunk:
         return self._outputs
 
 
+def fetch_onnx(trunk: Trunk, batch: int = 1) -> bytes:
+    """The ONNX file of a trunk, from the cache where it is there. Raises InputError as to_onnx."""
+    return cache.fetch(
+        f'{digest(trunk, batch)}.onnx',
+        {'network code': code_digest(), 'torch': torch.__version__},
+        make=lambda: to_onnx(trunk, trunk.names, batch),
+        read=bytes,
+    )
+
+
 def to_onnx(network: Network | Trunk, names: Sequence[str], batch: int = 1) -> bytes:
     """The ONNX file of a network or trunk: `image` (batch, 3, H, W) → outputs called `names`.
 
+    Numbers in it have the type of the weights.
     Raises InputError for a network with an operator that ONNX does not have.
     """
     file = io.BytesIO()
-    image = torch.zeros(batch, 3, *network.config.input_size)
+    dtype = next(network.parameters()).dtype
+    image = torch.zeros(batch, 3, *network.config.input_size, dtype=dtype)
     try:
         with warnings.catch_warnings(), torch.inference_mode(), _PoolingByProducts():
             warnings.simplefilter('ignore')
             torch.onnx.export(
-                _Listed(network, names),
+                _Listed(network, names).eval(),  # the mode to which export sets all modules back
                 (image,),
                 file,  # type: ignore[arg-type]
                 input_names=['image'],
@@ -117,7 +123,8 @@ class _PoolingByProducts(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         image, bins = args
         height, width = (int(side) for side in image.shape[-2:])
-        return _averages(height, bins) @ image @ _averages(width, bins).T
+        rows, columns = (_averages(cells, bins).to(image) for cells in (height, width))
+        return rows @ image @ columns.T
 
 
 def _averages(cells: int, bins: int) -> Tensor:
@@ -133,16 +140,16 @@ def _bind(bind: Callable[..., None], name: str, buffer: Tensor) -> None:
     bind(name, 'cpu', 0, 'float32', tuple(buffer.shape), buffer.data_ptr())
 
 
-def _digest(trunk: Trunk) -> str:
-    """Of everything that decides the ONNX file, apart from versions."""
-    digest = hashlib.sha256(json.dumps([to_dict(trunk.config), trunk.names]).encode())
+def digest(trunk: Trunk, batch: int = 1) -> str:
+    """24 hexadecimal digits of all that decides the ONNX file, apart from versions and code."""
+    sha256 = hashlib.sha256(json.dumps([to_dict(trunk.config), trunk.names, batch]).encode())
     for name, value in trunk.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.contiguous().numpy().data)
-    return digest.hexdigest()
+        sha256.update(name.encode())
+        sha256.update(value.contiguous().numpy().data)
+    return sha256.hexdigest()[:24]
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """Of the modules that decide what a network with given weights computes."""
     package = Path(__file__).parents[1]
     files = [*sorted(package.glob('core/**/*.py')), package / 'runtime/trunk.py', Path(__file__)]

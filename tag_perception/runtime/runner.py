@@ -22,7 +22,7 @@ class Runner(Protocol):
     backend: str
     """What computes the network."""
     stages_ms: dict[str, float]
-    """Of the last call: upload, preprocess, network, decode, download."""
+    """Of all images of the last call: upload, preprocess, network, decode, download."""
 
     def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
         """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size."""
@@ -33,10 +33,10 @@ class Runner(Protocol):
 
 @contextmanager
 def timed(stages_ms: dict[str, float], stage: str) -> Iterator[None]:
-    """Enter the milliseconds of the block under the name of its stage."""
+    """Add the milliseconds of the block under the name of its stage."""
     start = time.perf_counter()
     yield
-    stages_ms[stage] = (time.perf_counter() - start) * 1e3
+    stages_ms[stage] = stages_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
 
 
 def first_line(error: Exception) -> str:

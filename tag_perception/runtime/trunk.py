@@ -39,6 +39,7 @@ class Trunk(nn.Module):
             assert isinstance(head, Head)
             self.heatmap, self.peak_head = _heatmap(head), PeakHead(head)
             self.names = ('heatmap', 'features', *self.heads)
+        self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Outputs in the order of `names` of a normalised image (B, 3, H, W)."""

@@ -108,9 +108,11 @@ def test_the_node_decides_when_it_is_configured_and_says_so(monkeypatch, client,
     for data in (encode('.jpg'), encode('.jpg', cv2.IMWRITE_JPEG_PROGRESSIVE, 1)):
         message = CompressedImage(format='jpeg')
         message.data.frombytes(data.tobytes())
-        before = node.camera.mailbox.counts.processed
+        before = node.channels[0].input.mailbox.counts.processed
         images.publish(message)
-        spin_until(lambda n=before: node.camera.mailbox.counts.processed > n, node, client)
+        spin_until(
+            lambda n=before: node.channels[0].input.mailbox.counts.processed > n, node, client
+        )
     (engine,) = [report for report in node._reports() if report.name == 'engine']
     assert engine.values['jpeg_decoder'] == 'good on cuda:0; 1 images left to OpenCV'
     node.close()

@@ -1,15 +1,19 @@
 """Small networks and few rounds: what is measured is nobody's business, how it is said is."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tag_perception import cli
 from tag_perception.config import InputError
-from tag_perception.runtime import benchmark, roofline
+from tag_perception.core.structures import Objects3D, Scene
+from tag_perception.runtime import benchmark, fidelity, roofline
 from tag_perception.runtime.contenders import EAGER, build_contenders
+from tag_perception.runtime.fidelity import Fidelity
 from tag_perception.runtime.onnx import to_onnx
 
 from .comparison import assert_close
@@ -25,10 +29,10 @@ def test_every_contender_gives_the_scene_of_the_reference_path(tmp_path):
     expected = reference(path, image(), CAMERA)
     contenders = build_contenders(network, CPU)
     assert next(iter(contenders)) == EAGER
-    for contender in contenders.values():
+    for name, contender in contenders.items():
         scenes = contender([image(), image()], [CAMERA, CAMERA])
         assert len(scenes) == 2
-        assert_close(scenes[1], expected)
+        assert_close(scenes[1], expected, half='16' in name)
         assert list(contender.stages_ms) == [
             'upload', 'preprocess', 'network', 'decode', 'download',
         ]  # fmt: skip
@@ -54,9 +58,54 @@ def test_engine_figures_from_the_command_line(tmp_path, capsys):
         assert row['network_p50_ms'] < row['p50_ms']
         assert row['roofline_share'] > 0
         assert row['fps'] == pytest.approx(1e3 * row['batch'] / row['p50_ms'])
+        assert row['fidelity']['same_labels'] > 0.9
+        assert row['fidelity']['depth_error'] < 0.05
     eager = [row for row in rows if row['engine'] == EAGER]
+    assert [row['fidelity']['same_labels'] for row in eager] == [1, 1]
     assert [row['ratio_to_eager'] for row in eager] == [1, 1]
     assert 'eager fp32' in capsys.readouterr().out
+
+
+def test_a_checkpoint_on_pictures_also_in_8_bit_integers(tmp_path, capsys):
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    path = save(awake_network('tag_slim'), tmp_path / 'tiny.safetensors')
+    for index in range(4):
+        Image.fromarray(image(index, 50, 100)).save(tmp_path / f'{index}.png')
+    file = tmp_path / 'figures.json'
+    arguments = ['--preset', path, '--images', str(tmp_path), '--int8', '--json', str(file)]
+    assert cli.main(['benchmark', 'engine', *arguments, '--device', 'cpu', '--rounds', '1']) == 0
+    rows = {row['engine']: row for row in json.loads(file.read_text())['rows']}
+    rounded = rows['onnxruntime int8']
+    assert rounded['preset'] == path
+    assert rounded['size'] == '64x128'
+    assert 0.5 < rounded['fidelity']['same_labels'] < 1
+    assert rounded['fidelity']['depth_error'] > rows['onnxruntime']['fidelity']['depth_error']
+
+
+def test_fidelity_counts_what_a_user_would_notice():
+    boxes = Objects3D(
+        class_id=torch.tensor([0, 1, 0]),
+        score=torch.tensor([0.9, 0.5, 0.2]),
+        center_cam=torch.tensor([[10.0, 0, 0], [20, 0, 0], [30, 0, 0]]),
+        size_lwh_m=torch.ones(3, 3),
+        rotation_cam=torch.tensor([[0.0, 0, 0, 1]]).expand(3, 4),
+        box_2d_px=torch.tensor([[0.0, 0, 9, 9], [20, 0, 29, 9], [50, 0, 59, 9]]),
+        depth_sigma_m=torch.ones(3),
+    )
+    labels = torch.zeros(10, 10, dtype=torch.uint8)
+    reference = Scene(labels, torch.full((10, 10), 10.0), boxes)
+    assert fidelity.compare([reference], [reference]) == Fidelity(1.0, 0.0, 1.0)
+    moved = replace(boxes, center_cam=boxes.center_cam + torch.tensor([0.3, 0, 0]))
+    other = labels.clone()
+    other[0] = 3
+    depth = torch.full((10, 10), 10.1)
+    depth[5] = torch.nan
+    found = fidelity.compare([Scene(other, depth, moved)], [reference])
+    assert found.same_labels == pytest.approx(0.9)
+    assert found.depth_error == pytest.approx(0.01, rel=1e-3)
+    assert found.same_boxes == 0.5  # 3 % of 10 m is too far, and the third is not asked for
+    assert fidelity.compare([Scene(None, None, None)], [reference]) == Fidelity(None, None, None)
 
 
 def test_baselines_stand_beside_the_paper_and_three_single_tasks():
@@ -67,6 +116,10 @@ def test_baselines_stand_beside_the_paper_and_three_single_tasks():
     assert rows['tag_slim'].paper_fps is None
     together = rows[benchmark.THREE_SINGLES]
     assert together.min_ms >= sum(rows[name].min_ms for name in benchmark.SINGLES) - 1e-6
+    assert together.ratio_to_three_singles == 1
+    assert rows['tag_slim'].ratio_to_three_singles == pytest.approx(
+        together.p50_ms / rows['tag_slim'].p50_ms
+    )
     assert together.stages_ms.keys() == rows['tag_slim'].stages_ms.keys()
 
 
@@ -84,7 +137,8 @@ def test_contenders_take_turns():
             assert (cameras[0].height, cameras[0].width) == (40, 72)
             calls.append(self.name)
 
-    samples = benchmark.measure({'a': Fake('a'), 'b': Fake('b')}, (40, 72), 2, rounds=3)
+    pictures = [np.zeros((40, 72, 3), np.uint8)]
+    samples = benchmark.measure({'a': Fake('a'), 'b': Fake('b')}, pictures, 2, rounds=3)
     assert calls == ['a', 'b'] * (3 + benchmark.WARM_UP)
     assert len(samples['b'].total_ms) == len(samples['b'].stages_ms) == 3
 
@@ -111,6 +165,10 @@ def test_work_is_that_of_the_cost_table_and_less_at_peaks():
         (['engine', '--size', 'big'], 'big'),
         (['engine', '--rounds', '0'], 'rounds'),
         (['engine', '--batch', '0'], 'batch'),
+        (['engine', '--batch', '65'], 'batch 65 is more than 64'),
+        (['engine', '--size', '8192x8192'], 'more than'),
+        (['engine', '--images', 'no/such/folder'], 'at least two pictures'),
+        (['engine', '--preset', 'no/such/file.safetensors'], 'no/such/file.safetensors'),
         (['baselines', '--rounds', '-1'], 'rounds'),
     ],
 )

@@ -19,6 +19,10 @@ class Maker:
         return self.content
 
 
+def fetch(name, made_with, make, read=bytes):
+    return cache.fetch(name, made_with, make, read)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
@@ -28,19 +32,19 @@ def home(tmp_path, monkeypatch, caplog):
 
 def test_is_made_once_and_then_read(caplog):
     make = Maker()
-    assert cache.fetch('a.onnx', VERSIONS, make) == make.content
-    assert cache.fetch('a.onnx', VERSIONS, Maker(b'other')) == make.content
+    assert fetch('a.onnx', VERSIONS, make) == make.content
+    assert fetch('a.onnx', VERSIONS, Maker(b'other')) == make.content
     assert make.calls == 1
     assert 'WARNING' not in caplog.text
 
 
 def test_another_version_is_made_anew_and_said(caplog):
-    cache.fetch('a.onnx', VERSIONS, Maker())
+    fetch('a.onnx', VERSIONS, Maker())
     make = Maker(b'new')
-    assert cache.fetch('a.onnx', {**VERSIONS, 'torch': '3'}, make) == b'new'
+    assert fetch('a.onnx', {**VERSIONS, 'torch': '3'}, make) == b'new'
     assert make.calls == 1
     assert 'a.onnx was made with another torch; making it anew' in caplog.text
-    assert cache.fetch('a.onnx', {**VERSIONS, 'torch': '3'}, Maker()) == b'new'
+    assert fetch('a.onnx', {**VERSIONS, 'torch': '3'}, Maker()) == b'new'
 
 
 @pytest.mark.parametrize(
@@ -57,14 +61,14 @@ def test_another_version_is_made_anew_and_said(caplog):
     ],
 )
 def test_a_foreign_or_damaged_file_is_replaced(home, caplog, damage, word):
-    cache.fetch('a.onnx', VERSIONS, Maker())
+    fetch('a.onnx', VERSIONS, Maker())
     file = home / 'a.onnx'
     file.write_bytes(damage(file.read_bytes()))
     make = Maker()
-    assert cache.fetch('a.onnx', VERSIONS, make) == make.content
+    assert fetch('a.onnx', VERSIONS, make) == make.content
     assert make.calls == 1
     assert word in caplog.text
-    assert cache.fetch('a.onnx', VERSIONS, make) == make.content
+    assert fetch('a.onnx', VERSIONS, make) == make.content
     assert make.calls == 1
 
 
@@ -84,10 +88,27 @@ def test_a_terabyte_that_is_only_claimed_is_not_read(home, caplog, claimed):
 def test_a_folder_that_cannot_be_written_costs_one_warning(home, caplog):
     home.write_text('a file where the folder should be')
     make = Maker()
-    assert cache.fetch('a.onnx', VERSIONS, make) == make.content
-    warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
-    assert [r for r in warnings if 'cannot keep a.onnx' in r.getMessage()] == warnings[-1:]
-    assert len(warnings) == 1
+    for name in ('a.onnx', 'b.onnx', 'a.onnx'):
+        assert fetch(name, VERSIONS, make) == make.content
+    assert make.calls == 3
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert f'cannot keep files in {home}: File exists; every start' in warning
+
+
+def test_what_its_reader_refuses_is_made_anew_once(caplog):
+    def read(content):
+        if content != b'good':
+            raise ValueError('is of another device')
+        return 'read'
+
+    fetch('a.plan', VERSIONS, Maker(b'bad'))
+    make = Maker(b'good')
+    assert fetch('a.plan', VERSIONS, make, read) == 'read'
+    assert 'a.plan: is of another device; making it anew' in caplog.text
+    assert fetch('a.plan', VERSIONS, Maker(b'bad'), read) == 'read'
+    assert make.calls == 1
+    with pytest.raises(ValueError, match='of another device'):
+        fetch('b.plan', VERSIONS, Maker(b'bad'), read)
 
 
 def test_a_full_disk_leaves_no_half_file(home, caplog, monkeypatch):
@@ -95,16 +116,16 @@ def test_a_full_disk_leaves_no_half_file(home, caplog, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(os, 'replace', full)
-    assert cache.fetch('a.onnx', VERSIONS, Maker()) == Maker().content
+    assert fetch('a.onnx', VERSIONS, Maker()) == Maker().content
     assert 'No space left' in caplog.text
     assert not list(home.iterdir())
 
 
 def test_only_the_files_used_last_are_kept(home):
     for index in range(cache.KEPT_FILES + 3):
-        cache.fetch(f'{index}.onnx', VERSIONS, Maker())
+        fetch(f'{index}.onnx', VERSIONS, Maker())
         os.utime(home / f'{index}.onnx', (index, index))
-        cache.fetch('0.onnx', VERSIONS, Maker())  # in use all the time
+        fetch('0.onnx', VERSIONS, Maker())  # in use all the time
     names = {path.name for path in home.iterdir()}
     assert len(names) == cache.KEPT_FILES
     assert {'0.onnx', f'{cache.KEPT_FILES + 2}.onnx'} <= names

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from tag_perception.core import checkpoint
 from tag_perception.core.preprocess import view_of
 from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.core.tasks import decode
 from tag_perception.runtime import cuda
 from tag_perception.runtime.engine import Engine, EngineConfig
 from tag_perception.runtime.runner import EngineFailure
+from tag_perception.runtime.trunk import Trunk
 
 from .comparison import assert_close
 from .conftest import awake_network, save
@@ -52,6 +54,15 @@ def test_graph_equals_the_reference_path(weights, precision, size):
         picture = image(seed, *size)
         expected = reference(weights, picture, camera)
         assert_close(engine(picture, camera), expected, half=precision != 'fp32')
+
+
+@on_gpu
+def test_what_torch_compiles_equals_the_reference_path(weights):
+    network = checkpoint.load(weights).network
+    runner = cuda.CudaRunner(Trunk(network), torch.device('cuda'), torch.float16, 'compiled')
+    scene = runner([image()], [CAMERA])[0]
+    assert runner.backend == 'compiled, cuda graph'
+    assert_close(scene, reference(weights, image(), CAMERA), half=True)
 
 
 @on_gpu
@@ -117,15 +128,24 @@ def test_graphs_are_bounded_and_memory_is_given_back(weights, caplog):
     assert torch.cuda.memory_allocated() < 64 * 2**20
 
 
-@on_gpu
-def test_memory_of_the_device_stays_flat(weights):
-    engine = build(weights)
-    for _ in range(100):
+def memory_stays_flat(engine, before, after):
+    for _ in range(before):
         engine(image(), CAMERA)
     start = torch.cuda.memory_reserved()
-    for _ in range(400):
+    for _ in range(after):
         engine(image(), CAMERA)
     assert torch.cuda.memory_reserved() <= 1.01 * start
+
+
+@on_gpu
+def test_memory_of_the_device_stays_flat(weights):
+    memory_stays_flat(build(weights), 100, 400)
+
+
+@on_gpu
+@pytest.mark.slow
+def test_memory_of_the_device_stays_flat_over_ten_thousand_frames(weights):
+    memory_stays_flat(build(weights), 100, 9900)
 
 
 @on_gpu
