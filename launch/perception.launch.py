@@ -7,7 +7,7 @@ here: with the defaults of Fast DDS most of them are lost.
 
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import get_package_share_directory, get_packages_with_prefixes
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
@@ -114,6 +114,8 @@ def processes(context: LaunchContext) -> list[Node]:
     }  # fmt: skip
     if not Path(given['params_file']).is_file():  # launch would only warn and use defaults
         raise RuntimeError(f'params_file: there is no file {given["params_file"]}')
+    if given['rviz'] == 'true' and 'rviz2' not in get_packages_with_prefixes():
+        raise RuntimeError('rviz:=true needs the package rviz2, which is not installed')
     cameras = [name.strip() for name in given['cameras'].split(',') if name.strip()]
     topics = {
         'image': given['image'],
@@ -143,7 +145,7 @@ def processes(context: LaunchContext) -> list[Node]:
         if given[argument] != FROM_PARAMS_FILE
     }
     if given['score_threshold'] != FROM_PARAMS_FILE:
-        overrides['engine.score_threshold'] = float(given['score_threshold'])
+        overrides['engine.score_threshold'] = number('score_threshold', given)
     if cameras:
         overrides['cameras'] = cameras
     for name, topic in topics.items():
@@ -179,6 +181,14 @@ def processes(context: LaunchContext) -> list[Node]:
         **shared,
     )
     return [node, rviz] if given['rviz'] == 'true' else [node]
+
+
+def number(argument: str, given: dict[str, str]) -> float:
+    """The value of an argument that is a number."""
+    try:
+        return float(given[argument])
+    except ValueError:
+        raise RuntimeError(f'{argument}: {given[argument]!r} is not a number') from None
 
 
 def absolute(namespace: str, topic: str) -> str:

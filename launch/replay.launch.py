@@ -8,6 +8,7 @@ package's own player otherwise.
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory, get_packages_with_prefixes
@@ -99,16 +100,13 @@ def replay(context: LaunchContext) -> list[Action]:
     elif value['rviz'] == 'true':
         end = []
 
-    def on_gate_exit(event: ProcessExited, _context: LaunchContext) -> list[Action]:
+    def on_gate_exit(event: ProcessExited) -> list[Action]:
         return [Shutdown(reason='the node is not active')] if event.returncode else [player]
 
-    handlers = [
-        OnProcessExit(target_action=gate, on_exit=on_gate_exit),
-        OnProcessExit(
-            target_action=player, on_exit=[TimerAction(period=LAST_RESULTS_S, actions=end)]
-        ),
-    ]
-    return [*before, *map(RegisterEventHandler, handlers), gate]
+    def on_player_exit(_event: ProcessExited) -> list[Action]:
+        return [TimerAction(period=LAST_RESULTS_S, actions=end)]
+
+    return [*before, after(gate, on_gate_exit), after(player, on_player_exit), gate]
 
 
 def scoring(bag: str, node: str, folder: Path) -> tuple[list[Action], list[Action]]:
@@ -120,14 +118,29 @@ def scoring(bag: str, node: str, folder: Path) -> tuple[list[Action], list[Actio
     evaluation = process('scores', [*VERB, 'evaluate-bag', results, *options])
     done = Shutdown(reason='the scores are printed')
     start = [
-        RegisterEventHandler(OnProcessExit(target_action=recorder, on_exit=[evaluation])),
-        RegisterEventHandler(OnProcessExit(target_action=evaluation, on_exit=[done])),
+        after(recorder, lambda _: [evaluation]),
+        after(evaluation, lambda _: [done]),
         recorder,
     ]
     interrupt = SignalProcess(
         signal_number=signal.SIGINT, process_matcher=lambda action: action is recorder
     )
     return start, [EmitEvent(event=interrupt)]
+
+
+def after(
+    process: ExecuteProcess, then: Callable[[ProcessExited], list[Action]]
+) -> RegisterEventHandler:
+    """What follows a process, unless it exits because the launch ends.
+
+    Ctrl-C ends all processes and the launch at once: another Shutdown would then be an error,
+    and a timer would hold the launch back.
+    """
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> list[Action]:
+        return [] if context.is_shutdown else then(event)
+
+    return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=on_exit))
 
 
 def process(name: str, command: list[str]) -> ExecuteProcess:
