@@ -27,6 +27,8 @@ class ConstantEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         self.stages_ms: dict[str, float] = {}
+        self.problem: str | None = None
+        self.rebuilds = 0
         self.status = EngineStatus(
             device='cpu',
             device_name='no network',

@@ -77,11 +77,15 @@ class Latencies:
 
 
 def engine_report(
-    state: str, status: EngineStatus | None, problem: str | None, jpeg: str = ''
+    state: str,
+    status: EngineStatus | None,
+    problem: str | None,
+    jpeg: str = '',
+    rebuilds: int = 0,
 ) -> Report:
     """The lifecycle state, the network, and the device it really runs on.
 
-    `jpeg`: what decodes compressed images.
+    `jpeg`: what decodes compressed images; `rebuilds`: how often the engine started anew.
     """
     if status is None:
         level, message = (ERROR, problem) if problem else (OK, f'the node is {state}')
@@ -95,6 +99,8 @@ def engine_report(
         'device': status.device,
         'device_name': status.device_name,
         'precision': status.precision,
+        'backend': status.backend,
+        'rebuilds': rebuilds,
         'checkpoint': status.checkpoint,
         'trained': status.trained,
         'backbone': status.network.backbone,

@@ -151,10 +151,14 @@ class PerceptionNode(LifecycleNode):
         return self._state_machine.current_state[1]
 
     def _reports(self) -> list[diagnostics.Report]:
-        status = self._engine.status if self._engine else None
+        engine, problem, rebuilds = self._engine, self._problem, 0
+        if engine is not None:
+            problem, rebuilds = problem or engine.problem, engine.rebuilds
         jpeg = self.channels[0].jpeg if self.channels else ''
         return [
-            diagnostics.engine_report(self._state(), status, self._problem, jpeg),
+            diagnostics.engine_report(
+                self._state(), engine.status if engine else None, problem, jpeg, rebuilds
+            ),
             *(report for channel in self.channels for report in channel.reports(self.config)),
         ]
 

@@ -39,6 +39,10 @@ class Engine(Protocol):
     """What the pipeline needs of `runtime.engine.Engine`."""
 
     status: EngineStatus
+    problem: str | None
+    """Why it cannot work any more, or None."""
+    rebuilds: int
+    """How often an error of the device made it start anew."""
 
     @property
     def stages_ms(self) -> dict[str, float]:

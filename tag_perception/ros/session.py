@@ -97,7 +97,9 @@ def spin(node: Node, stop: Stop) -> None:
 
 def forward_log(node: Node) -> None:
     """Let what the core says through Python's logging appear in the node's log."""
-    logging.getLogger('tag_perception').addHandler(_RosLog(node.get_logger()))
+    core = logging.getLogger('tag_perception')
+    core.setLevel(logging.INFO)  # what is shown is the choice of the node's logger
+    core.addHandler(_RosLog(node.get_logger()))
 
 
 class _RosLog(logging.Handler):

@@ -38,6 +38,8 @@ class FakeEngine:
         if config is not None and config.checkpoint == 'missing':
             raise InputError('checkpoint missing: no such file')
         self.stages_ms = {'network': 1.0}
+        self.problem: str | None = None
+        self.rebuilds = 0
         self.go = threading.Event()
         self.go.set()
         self.images: list[np.ndarray] = []

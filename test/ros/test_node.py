@@ -301,6 +301,14 @@ def test_diagnostics_come_without_frames_and_tell_the_whole_truth(bench):
     assert values(status['frames'])['received'] == '0'
 
 
+def test_an_engine_that_cannot_go_on_is_an_error_and_its_rebuilds_are_counted(active):
+    active.engine.rebuilds, active.engine.problem = 1, 'CUDA error, also after'
+    status = active.diagnostics(engine='active')['engine']
+    assert status.level == DiagnosticStatus.ERROR
+    assert status.message.startswith('CUDA error, also after')
+    assert {'rebuilds': '1', 'backend': 'torch'}.items() <= values(status).items()
+
+
 def test_diagnostics_hold_latency_per_stage_and_notice_a_dead_camera(bench):
     bench = bench(stale_after_s=0.3)
     bench.node.autostart()
