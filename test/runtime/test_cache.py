@@ -74,13 +74,13 @@ def test_a_foreign_or_damaged_file_is_replaced(home, caplog, damage, word):
 
 @pytest.mark.parametrize('claimed', [2**40, 16])
 def test_a_terabyte_that_is_only_claimed_is_not_read(home, caplog, claimed):
-    cache.fetch('a.onnx', VERSIONS, Maker())
+    fetch('a.onnx', VERSIONS, Maker())
     file = home / 'a.onnx'
     size = len(Maker().content)
     file.write_bytes(file.read_bytes().replace(b'"bytes": %d' % size, b'"bytes": %d' % claimed))
     os.truncate(file, 2**40)  # sparse: takes no disk
     with memory_taken() as peak:
-        assert cache.fetch('a.onnx', VERSIONS, Maker()) == Maker().content
+        assert fetch('a.onnx', VERSIONS, Maker()) == Maker().content
     assert peak() < 16 * 2**20
     assert 'is damaged' in caplog.text
 
