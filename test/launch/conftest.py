@@ -1,8 +1,10 @@
 """`ros2 launch` on the source tree, with stand-ins that tell how they were started."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,23 +35,36 @@ def ros2_launch(tmp_path):
     """ros2_launch(file, *arguments, node=script) → the finished process of `ros2 launch`.
 
     `node` is the script that runs instead of the installed perception_node; by default it and
-    rviz2 append how they were started to `ros2_launch.record` (JSON lines) and end.
+    rviz2 append how they were started to `ros2_launch.record` (JSON lines) and end. Once
+    `interrupt_at` has been printed, all processes get the SIGINT of a Ctrl-C.
     """
     prefix, record = tmp_path / 'prefix', tmp_path / 'record.jsonl'
     stand_in = STAND_IN.format(python=sys.executable, record=str(record))
 
-    def run(file, *arguments, node=stand_in, timeout_s=60):
+    def run(file, *arguments, node=stand_in, rviz=True, interrupt_at=None, timeout_s=60):
         add_package(prefix, 'tag_perception', ROOT, 'perception_node', node)
-        add_package(prefix, 'rviz2', tmp_path, 'rviz2', stand_in)
+        if rviz:
+            add_package(prefix, 'rviz2', tmp_path, 'rviz2', stand_in)
         found = os.pathsep.join(filter(None, (str(prefix), os.environ.get('AMENT_PREFIX_PATH'))))
-        return subprocess.run(
+        launch = subprocess.Popen(
             ['ros2', 'launch', 'tag_perception', file, *arguments],
             env={**os.environ, 'AMENT_PREFIX_PATH': found, 'ROS_LOG_DIR': str(tmp_path / 'log')},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout_s,
+            start_new_session=True,
         )
+        watchdog = threading.Timer(timeout_s, os.killpg, (launch.pid, signal.SIGKILL))
+        watchdog.start()
+        lines = []
+        with launch:
+            for line in launch.stdout:
+                lines.append(line)
+                if interrupt_at is not None and interrupt_at in line:
+                    os.killpg(launch.pid, signal.SIGINT)
+                    interrupt_at = None
+        watchdog.cancel()
+        return subprocess.CompletedProcess(launch.args, launch.returncode, ''.join(lines))
 
     run.record = record
     return run

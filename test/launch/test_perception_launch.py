@@ -10,6 +10,8 @@ import yaml
 pytest.importorskip('launch_ros')
 pytest.importorskip('ros2launch')
 
+from ament_index_python.packages import get_packages_with_prefixes
+
 from tag_perception.config import flatten
 from tag_perception.ros.transport import environment
 
@@ -159,4 +161,20 @@ def test_a_missing_parameter_file_is_named(ros2_launch):
     finished = ros2_launch(FILE, 'params_file:=/nowhere.yaml')
     assert finished.returncode != 0
     assert 'there is no file /nowhere.yaml' in finished.stdout
+    assert not ros2_launch.record.exists()
+
+
+def test_a_threshold_that_is_no_number_is_named(ros2_launch):
+    finished = ros2_launch(FILE, 'score_threshold:=low')
+    assert finished.returncode != 0
+    assert "score_threshold: 'low' is not a number" in finished.stdout
+    assert not ros2_launch.record.exists()
+
+
+def test_without_rviz_nothing_starts_that_would_be_left_behind(ros2_launch):
+    if 'rviz2' in get_packages_with_prefixes():
+        pytest.skip('RViz is installed')
+    finished = ros2_launch(FILE, 'rviz:=true', rviz=False)
+    assert finished.returncode != 0
+    assert 'rviz:=true needs the package rviz2' in finished.stdout
     assert not ros2_launch.record.exists()

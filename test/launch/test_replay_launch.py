@@ -62,6 +62,14 @@ def test_the_bag_starts_when_the_node_is_active_and_ends_the_launch(ros2_launch,
     assert '30  /image' in output
 
 
+@pytest.mark.parametrize('moment', ['activating', '] image 1'])
+def test_ctrl_c_ends_a_replay_in_good_order(ros2_launch, bag, moment):
+    arguments = f'bag:={bag}', 'loop:=true'
+    finished = ros2_launch(FILE, *arguments, node=NODE, interrupt_at=moment, timeout_s=90)
+    assert finished.returncode == 0, finished.stdout.replace('\r', '\n')
+    assert 'Caught exception' not in finished.stdout
+
+
 def test_no_bag_is_an_error_at_once(ros2_launch):
     finished = ros2_launch(FILE, node=NODE)
     assert finished.returncode != 0
