@@ -76,7 +76,7 @@ def test_every_import_is_declared() -> None:
     declared = {node.text for node in MANIFEST if node.tag.endswith('depend')}
     used = {*third_party('tag_perception/**/*.py', 'launch/*.py')} - PIP_ONLY
     needed = {ROSDEP.get(module, module) for module in used}
-    needed -= {'ament_index_python', 'triton'}  # these come with launch_ros, and torch for CUDA
+    needed -= {'triton'}  # comes with torch for CUDA
     needed -= {'tensorrt'}  # for those who set engine.backend to it
     assert needed <= declared
 
