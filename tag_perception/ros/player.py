@@ -36,6 +36,8 @@ START_S = 120.0
 """How long lockstep waits for the node: loading and warming up takes its time."""
 ANSWER_S = 60.0
 """How long lockstep waits for the results of one frame."""
+FLUSHING_S = 0.3
+"""What was just sent is lost with its publisher: the last messages get this time to arrive."""
 LATE_S = 1.0
 """How much later than the node's counts its results may arrive."""
 RESENDS = 3
@@ -88,6 +90,7 @@ def play_bag(
             player.play_once(bar)
             while playback.loop and not stop.is_set():
                 player.play_once(bar)
+        stop.wait(FLUSHING_S)
         player.close()
     return player.played
 

@@ -250,6 +250,19 @@ def test_the_whole_chain_between_processes_loses_nothing(start, tmp_path):
         assert all(stamp <= stamps[-1] for stamp in times)
 
 
+def test_the_last_message_arrives_although_its_publisher_goes(start, tmp_path, client, spin_until):
+    """A process that ended right after its last message took it along in two of five runs."""
+    make_bag(frames(3, None, False), tmp_path / 'in.mcap')
+    last_ns = [frame.stamp_ns for frame in frames(3)][-1]
+    images: list[Image] = []
+    client.create_subscription(Image, '/image', images.append, 10)
+    for _ in range(3):
+        images.clear()
+        player = start('-m', 'tag_perception', 'play-bag', str(tmp_path / 'in.mcap'))
+        spin_until(lambda: images and nanoseconds(images[-1].header.stamp) == last_ns, client)
+        assert player.wait() == 0, player.output
+
+
 def test_playing_ends_cleanly(start, tmp_path):
     make_bag(frames(50, None, False), tmp_path / 'in.mcap')
     bag = str(tmp_path / 'in.mcap')
