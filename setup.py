@@ -40,6 +40,7 @@ setup(
         'console_scripts': [
             'perception_node = tag_perception.ros.process:perception_node',
             'tag_perception = tag_perception.cli:main',
+            'benchmark = tag_perception.cli:run_benchmark',
         ],
     },
 )

@@ -407,7 +407,7 @@ def demo(arguments: Sequence[str]) -> int:
 
 
 def benchmark(arguments: Sequence[str]) -> int:
-    """Measure speed: engine (backends, stages), baselines (Table II), cameras (through DDS)."""
+    """Measure speed: engine (backends, stages), baselines (Table II), ros, cameras (DDS)."""
     parser = _parser(benchmark)
     kinds = parser.add_subparsers(dest='kind', required=True)
     engine = kinds.add_parser('engine', help='every backend, stage by stage')
@@ -427,19 +427,24 @@ def benchmark(arguments: Sequence[str]) -> int:
         '--rate', type=float, nargs='+', default=[10.0], metavar='HZ', help='of all, or of each'
     )
     cameras.add_argument('--size', metavar='HxW', default='512x1024', help='of the images')
-    cameras.add_argument('--seconds', type=float, default=20.0, help='how long to send')
-    cameras.add_argument(
-        '--engine', choices=('none', 'auto'), default='auto', help='none: constants, no network'
-    )
-    cameras.add_argument('--preset', default='tag_slim', help='network')
+    ros = kinds.add_parser('ros', help='one camera through DDS and the node, hop by hop')
+    ros.add_argument('--rate', type=float, default=30.0, metavar='HZ', help='of the camera')
+    ros.add_argument('--size', metavar='HxW', default='1024x2048', help='of the images')
+    ros.add_argument('--checkpoint', default='', metavar='FILE', help='default: random weights')
+    for kind in (cameras, ros):
+        kind.add_argument('--seconds', type=float, default=20.0, help='how long to send')
+        kind.add_argument(
+            '--engine', choices=('none', 'auto'), default='auto', help='none: constants'
+        )
+        kind.add_argument('--preset', default='tag_slim', help='network')
     for kind in (engine, baselines):
         kind.add_argument('--rounds', type=int, default=20, help='measured calls of each')
-    for kind in (engine, baselines, cameras):
+    for kind in (engine, baselines, cameras, ros):
         kind.add_argument('--device', choices=('auto', 'cuda', 'cpu'), default='auto')
         kind.add_argument('--json', metavar='FILE', help='write the figures')
     args = parser.parse_args(arguments)
-    if args.kind == 'cameras':
-        return _benchmark_cameras(args)
+    if args.kind in ('cameras', 'ros'):
+        return _benchmark_chain(args)
     from tag_perception.data.street import parse_size
     from tag_perception.runtime import benchmark as module
     from tag_perception.runtime.machine import write_json
@@ -539,6 +544,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def run_benchmark() -> int:
+    """`ros2 run tag_perception benchmark …`: the verb as an executable of its own."""
+    return main(['benchmark', *sys.argv[1:]])
+
+
 def _run(work: Callable[[Any], None]) -> int:
     """Work that Ctrl-C may end at any time, with what is done kept and exit code 0."""
     from tag_perception.ros.process import run
@@ -546,24 +556,31 @@ def _run(work: Callable[[Any], None]) -> int:
     return run(work, leave=True)
 
 
-def _benchmark_cameras(args: argparse.Namespace) -> int:
-    if len(args.rate) not in (1, args.cameras):
+def _benchmark_chain(args: argparse.Namespace) -> int:
+    """Cameras → node → subscriber, each a process of its own."""
+    several = args.kind == 'cameras'
+    if several and len(args.rate) not in (1, args.cameras):
         raise InputError(f'--rate has {len(args.rate)} values: give one, or one per camera')
 
     def work(stop: Any) -> None:
         from tag_perception.data.street import parse_size
-        from tag_perception.ros import benchmark_cameras as module
+        from tag_perception.ros import benchmark_cameras, benchmark_ros
         from tag_perception.runtime.benchmark import choose_device
         from tag_perception.runtime.machine import machine, write_json
 
-        rates = tuple(args.rate * args.cameras if len(args.rate) == 1 else args.rate)
+        common = args.seconds, args.engine, args.preset, args.device
         size = parse_size(args.size)
-        rig = module.Rig(rates, size, args.seconds, args.engine, args.preset, args.device)
-        figures = rig.run(stop)
+        if several:
+            rates = tuple(args.rate * args.cameras if len(args.rate) == 1 else args.rate)
+            figures = benchmark_cameras.Rig(rates, size, *common).run(stop)
+            form = benchmark_cameras.format_table
+        else:
+            rig = benchmark_cameras.Rig((args.rate,), size, *common, args.checkpoint, alone=True)
+            figures, form = benchmark_ros.run(rig, stop), benchmark_ros.format_table
         if figures:
-            print(module.format_table(figures))
+            print(form(figures))
         if figures and args.json:
-            about = {'benchmark': 'cameras', 'machine': machine(choose_device(args.device))}
+            about = {'benchmark': args.kind, 'machine': machine(choose_device(args.device))}
             write_json(args.json, {**about, **figures})
 
     return _run(work)

@@ -192,7 +192,7 @@ def test_every_module_is_installed(prefix: Path) -> None:
 def test_every_console_script_is_installed_and_finds_its_function(prefix: Path) -> None:
     setup = (ROOT / 'setup.py').read_text()
     scripts = re.findall(r"'(\w+) = ([\w.]+):(\w+)'", setup)
-    assert {name for name, _, _ in scripts} >= {'perception_node', 'tag_perception'}
+    assert {name for name, _, _ in scripts} >= {'benchmark', 'perception_node', 'tag_perception'}
     for name, module, function in scripts:
         program = prefix / 'lib' / 'tag_perception' / name
         assert os.access(program, os.X_OK), f'{program} is missing: ros2 run would not find it'

@@ -169,9 +169,8 @@ def _stages(latencies: list[dict[str, float]]) -> list[dict[str, Any]]:
 
 def _plot(latencies: list[dict[str, float]], stamps: list[int]) -> str | None:
     """Stacked stages over time as a data URI; None where no frame has a latency."""
-    names = [
-        name for name in dict.fromkeys(n for row in latencies for n in row) if name != 'total'
-    ]
+    found = dict.fromkeys(name for row in latencies for name in row)
+    names = [name for name in found if name != 'total' and '/' not in name]  # x/y: part of x
     if not names:
         return None
     seconds = (np.array(stamps) - stamps[0]) / 1e9

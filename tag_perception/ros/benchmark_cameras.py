@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -26,8 +26,11 @@ from tag_perception.config import InputError
 from tag_perception.ros import session
 from tag_perception.ros.children import Child, Children
 from tag_perception.ros.diagnostics import PERCENTILES
+from tag_perception.ros.inputs import below
 from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.process import Stop
+
+Value = TypeVar('Value')
 
 NODE = '/perception'
 WATCHED = ('detections', 'semantic/image', 'depth/image')
@@ -53,6 +56,9 @@ class Rig:
     """none: constants instead of a network; auto: the untrained preset."""
     preset: str
     device: str
+    checkpoint: str = ''
+    alone: bool = False
+    """The one camera has no name, as the node has it by default."""
 
     def __post_init__(self) -> None:
         if not self.rates_hz or not all(rate > 0 for rate in self.rates_hz):
@@ -63,10 +69,17 @@ class Rig:
     @property
     def names(self) -> list[str]:
         """Of the cameras."""
+        if self.alone:
+            return ['']
         return [f'camera{number}' for number in range(1, len(self.rates_hz) + 1)]
 
     def run(self, stop: Stop) -> dict[str, Any]:
         """The figures as plain data, empty if `stop` ended the run. Raises InputError."""
+        played = self.play(stop)
+        return {} if stop.is_set() else self._summarize(played.sent, played.watch)
+
+    def play(self, stop: Stop) -> Played:
+        """What was sent, and what was heard of it. Raises InputError."""
         session.isolate()
         with (
             tempfile.TemporaryDirectory(prefix='tag_perception_') as folder,
@@ -75,18 +88,26 @@ class Rig:
         ):
             stop.on_abandon(children.interrupt)
             watch = Watch(ros, self.names, children, stop)
-            watch.until(watch.connected, START_S, self._start_node(children, Path(folder)))
+            node = self._start_node(children, Path(folder))
+            watch.until(watch.connected, START_S, node)
             streams = self._start_streams(children, Path(folder))
+            watch.until(lambda: streams.said('playing'), START_S, streams)
+            clocks = {
+                'camera': streams.cpu_s, 'node': node.cpu_s, 'subscriber': time.process_time
+            }  # fmt: skip
+            before_s = {who: clock() for who, clock in clocks.items()}
             watch.until(lambda: streams.said('sent '), START_S + self.seconds, streams)
             sent = numbers_sent(streams)
             watch.settle()
-        return {} if stop.is_set() else self._summarize(sent, watch)
+            cpu_s = {who: clock() - before_s[who] for who, clock in clocks.items()}
+        return Played(sent, watch, cpu_s)
 
     def _start_node(self, children: Children, folder: Path) -> Child:
         values = {
-            'cameras': self.names,
+            **({} if self.alone else {'cameras': self.names}),
             'latency_window_s': 3600.0,
             'engine.preset': self.preset,
+            'engine.checkpoint': self.checkpoint,
             'engine.device': self.device,
         }
         file = folder / 'node.yaml'
@@ -105,23 +126,40 @@ class Rig:
         log = folder / 'streams.log'
         return children.start('the cameras', arguments, log, 'tag_perception.ros.streams')
 
-    def _summarize(self, sent: Mapping[str, int], watch: Watch) -> dict[str, Any]:
-        cameras = [
-            summarize(name, rate_hz, sent[name], self.seconds, watch)
-            for name, rate_hz in zip(self.names, self.rates_hz, strict=True)
-        ]
-        totals = {f'frames_{what}': sum(c[f'frames_{what}'] for c in cameras) for what in FRAMES}
+    def about(self, watch: Watch) -> dict[str, Any]:
+        """What was measured."""
         engine = watch.reports[f'{NODE}: engine']
         return {
             'engine': self.engine,
             'backend': {name: engine[name] for name in ('device', 'device_name', 'checkpoint')},
             'size': 'x'.join(map(str, self.size)),
             'seconds': self.seconds,
+        }
+
+    def _summarize(self, sent: Mapping[str, int], watch: Watch) -> dict[str, Any]:
+        cameras = [
+            summarize(name, rate_hz, sent[name], self.seconds, watch)
+            for name, rate_hz in zip(self.names, self.rates_hz, strict=True)
+        ]
+        totals = {f'frames_{what}': sum(c[f'frames_{what}'] for c in cameras) for what in FRAMES}
+        return {
+            **self.about(watch),
             **totals,
             'latency_ms': percentiles([ms for name in self.names for ms in watch.latencies(name)]),
             'fairness': fairness([c['frames_processed'] / c['frames_sent'] for c in cameras]),
             'cameras': cameras,
         }
+
+
+@dataclass(frozen=True)
+class Played:
+    """A run that is over."""
+
+    sent: Mapping[str, int]
+    """Frames of each camera."""
+    watch: Watch
+    cpu_s: Mapping[str, float]
+    """Processor time of camera, node and subscriber while frames were sent."""
 
 
 class Watch:
@@ -131,13 +169,20 @@ class Watch:
         self.reports: dict[str, dict[str, str]] = {}
         """The newest values of each report by its name."""
         self._ros, self._children, self._stop = ros, children, stop
-        self._arrivals: dict[str, dict[bytes, list[int]]] = {name: {} for name in names}
+        self._problem: InputError | None = None
+        self.arrivals: dict[str, dict[bytes, dict[str, int]]] = {name: {} for name in names}
+        """Of each camera's frames, by stamp: the system time in ns at which each topic came."""
+        self.stages_ms: dict[str, dict[int, dict[str, float]]] = {name: {} for name in names}
+        """Of each camera's frames, by stamp in ns: the node's own account of the time."""
         ros.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        for name in names:
+            topic = f'{NODE}/{below(name, "latency")}'
+            ros.create_subscription(DiagnosticArray, topic, partial(self._on_latency, name), 10)
         self._subscriptions = [
             ros.create_subscription(
                 output.type,
-                f'{NODE}/{name}/{output.topic}',
-                partial(self._on_output, name),
+                f'{NODE}/{below(name, output.topic)}',
+                partial(self._on_output, name, output.topic),
                 output.qos(),
                 raw=True,
             )
@@ -161,34 +206,32 @@ class Watch:
         deadline_s, before = time.monotonic() + SETTLE_S, None
         while time.monotonic() < deadline_s and not self._stop.is_set():
             self._spin(lambda: False, 1.5)  # diagnostics come once a second
-            now = [self.counts(name) for name in self._arrivals]
+            now = [self.counts(name) for name in self.arrivals]
             if now == before and not any(counts['under_way'] for counts in now):
                 return
             before = now
 
     def counts(self, name: str) -> dict[str, int]:
         """What became of a camera's frames, by the node's own account."""
-        frames = self.reports.get(f'{NODE}/{name}: frames', {})
+        frames = self.report(name, 'frames')
         return {key: int(value) for key, value in frames.items() if key != 'rate_hz'}
 
     def latencies(self, name: str) -> list[float]:
         """Milliseconds from the stamp to the last output of each complete frame."""
-        complete = self.complete(name)
-        first_ns = min(complete, default=0)
-        return [
-            (last_ns - stamp_ns) / 1e6
-            for stamp_ns, last_ns in complete.items()
-            if stamp_ns >= first_ns + WARM_UP_S * 1e9
-        ]
+        complete = warm(self.complete(name))
+        return [(last_ns - stamp_ns) / 1e6 for stamp_ns, last_ns in complete.items()]
 
     def complete(self, name: str) -> dict[int, int]:
         """Stamp and last arrival, both in ns, of every frame of which all outputs came."""
         return {
-            int.from_bytes(stamp[:4], 'little') * 10**9 + int.from_bytes(stamp[4:], 'little'):
-                max(arrivals)
-            for stamp, arrivals in self._arrivals[name].items()
+            to_ns(stamp): max(arrivals.values())
+            for stamp, arrivals in self.arrivals[name].items()
             if len(arrivals) == len(WATCHED)
-        }  # fmt: skip
+        }
+
+    def report(self, name: str, kind: str) -> dict[str, str]:
+        """The newest values that the node reports about a camera."""
+        return self.reports.get(f'{below(NODE, name) if name else NODE}: {kind}', {})
 
     def _spin(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Run callbacks until the condition holds or `stop` is set; False if time is up."""
@@ -199,6 +242,8 @@ class Watch:
         try:
             while not self._stop.is_set():
                 if time.monotonic() - looked_s > 0.2:  # looking costs time that frames need
+                    if self._problem is not None:
+                        raise self._problem
                     if condition():
                         return True
                     self._children.check()
@@ -211,13 +256,21 @@ class Watch:
             executor.remove_node(self._ros)
             executor.shutdown()
 
-    def _on_output(self, name: str, message: bytes) -> None:
+    def _on_output(self, name: str, topic: str, message: bytes) -> None:
         # After four bytes about the encoding comes the header, and first in it the stamp.
-        self._arrivals[name].setdefault(message[4:12], []).append(time.time_ns())
+        self.arrivals[name].setdefault(message[4:12], {})[topic] = time.time_ns()
+
+    def _on_latency(self, name: str, message: DiagnosticArray) -> None:
+        stamp, pairs = message.header.stamp, message.status[0].values
+        self.stages_ms[name][stamp.sec * 10**9 + stamp.nanosec] = {
+            pair.key.removesuffix('_ms'): float(pair.value) for pair in pairs
+        }
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.reports[status.name] = {pair.key: pair.value for pair in status.values}
+            if status.name == f'{NODE}: engine' and status.level == DiagnosticStatus.ERROR:
+                self._problem = InputError(f'{NODE}: {status.message}')
 
 
 def summarize(
@@ -225,7 +278,7 @@ def summarize(
 ) -> dict[str, Any]:
     """The figures of one camera."""
     counts = watch.counts(name)
-    latency = watch.reports[f'{NODE}/{name}: latency']
+    latency = watch.report(name, 'latency')
     return {
         'name': name,
         'rate_hz': rate_hz,
@@ -240,6 +293,17 @@ def summarize(
             if key.endswith('_p50_ms')
         },
     }
+
+
+def to_ns(stamp: bytes) -> int:
+    """Nanoseconds of a serialised stamp."""
+    return int.from_bytes(stamp[:4], 'little') * 10**9 + int.from_bytes(stamp[4:], 'little')
+
+
+def warm(frames: Mapping[int, Value]) -> dict[int, Value]:
+    """Without the frames of the first second; the keys are stamps in ns."""
+    first_ns = min(frames, default=0)
+    return {ns: value for ns, value in frames.items() if ns >= first_ns + WARM_UP_S * 1e9}
 
 
 def numbers_sent(streams: Child) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 
 from rclpy.lifecycle import LifecycleNode
@@ -61,7 +60,8 @@ class Channel:
     def prepare(self, arrival: Arrival) -> Prepared:
         """What the engine is to get for a frame. Raises Rejected."""
         assert self._pipeline is not None
-        return self._pipeline.prepare(arrival.image, self.input.info, arrival.stages_ms())
+        arrival.stages.end('wait')
+        return self._pipeline.prepare(arrival.image, self.input.info, arrival.stages)
 
     def finish(self, ready: Prepared, scene: Scene) -> None:
         """Publish what the engine said about a frame."""
@@ -100,17 +100,10 @@ def publish_results(
         if isinstance(scene, Exception):
             yield index, scene
             continue
-        if len(channels) > 1:
-            ready[index].result.stages_ms['batch'] = _for_others_ms(engine, ready[index])
+        ready[index].stages.end_engine(engine.stages_ms, shared=len(channels) > 1)
         try:
             channels[index].finish(ready[index], scene)
         except Exception as error:
             yield index, error
         else:
             yield index, None
-
-
-def _for_others_ms(engine: Engine, ready: Prepared) -> float:
-    """How long a frame that is to be published now stood by while others were worked on."""
-    since_ms = (time.perf_counter() - ready.done_s) * 1e3
-    return max(0.0, since_ms - sum(engine.stages_ms.values()))

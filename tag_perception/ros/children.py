@@ -45,6 +45,11 @@ class Child:
         how = f'exit code {code}' if code >= 0 else signal.Signals(-code).name
         raise InputError(f'{self.name} ended ({how}): {self.last_line()} (all of it: {self.log})')
 
+    def cpu_s(self) -> float:
+        """Processor time that the child has used so far, of all its threads."""
+        fields = Path(f'/proc/{self._process.pid}/stat').read_text().rpartition(')')[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
     def said(self, text: str) -> bool:
         """Whether `text` stands in the child's output so far."""
         return text in self.log.read_text(errors='replace')

@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 from tag_perception.ros.frames import Lookups
 from tag_perception.ros.inputs import CameraInput
 from tag_perception.ros.mailbox import Counts
+from tag_perception.ros.stages import with_total
 from tag_perception.runtime.engine import UNTRAINED, EngineStatus
 
 PERCENTILES = (50, 95, 99)
@@ -60,7 +61,7 @@ class Latencies:
         """p50, p95 and p99 of each stage and of their sum, `total`; empty without frames."""
         with self._lock:
             self._forget()
-            frames = [{**stages, 'total': sum(stages.values())} for _, stages in self._frames]
+            frames = [with_total(stages) for _, stages in self._frames]
         columns: dict[str, list[float]] = {}
         for frame in frames:
             for name, value in frame.items():
@@ -133,7 +134,7 @@ def frames_report(counts: Counts, latencies: Latencies) -> Report:
 
 
 def latency_report(latencies: Latencies) -> Report:
-    """p50, p95 and p99 per stage over the last seconds, from the image's stamp to the output."""
+    """p50, p95 and p99 per stage over the last seconds, from the image's stamp to the outputs."""
     percentiles_ms = latencies.percentiles_ms()
     values = {
         f'{stage}_p{percent}_ms': f'{value:.3f}'
@@ -165,9 +166,9 @@ def outputs_report(problems: list[str]) -> Report:
 
 
 def to_latency(header: Header, stages_ms: Mapping[str, float]) -> DiagnosticArray:
-    """One frame's time by stage in milliseconds, up to publishing, and their sum `total`."""
-    values = {**stages_ms, 'total': sum(stages_ms.values())}
-    pairs = [KeyValue(key=f'{name}_ms', value=f'{value:.3f}') for name, value in values.items()]
+    """One frame's time by stage in milliseconds, and their sum `total`."""
+    values = with_total(stages_ms).items()
+    pairs = [KeyValue(key=f'{name}_ms', value=f'{value:.3f}') for name, value in values]
     return DiagnosticArray(header=header, status=[DiagnosticStatus(name='latency', values=pairs)])
 
 

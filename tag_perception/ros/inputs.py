@@ -18,6 +18,7 @@ from tag_perception.ros import doctor
 from tag_perception.ros.compression import CameraImage, check_image
 from tag_perception.ros.mailbox import Mailbox
 from tag_perception.ros.messages import Rejected
+from tag_perception.ros.stages import Stages
 from tag_perception.ros.storage import type_name
 
 State = Literal['inactive', 'waiting_image', 'waiting_camera_info', 'ok', 'stale', 'rejected']
@@ -33,15 +34,8 @@ class Arrival:
     """A frame in the mailbox."""
 
     image: CameraImage
-    received_ns: int
-    """System clock."""
-    transport_ms: float
-    """From the image's stamp to its arrival."""
-
-    def stages_ms(self) -> dict[str, float]:
-        """What took time so far: the way here, and waiting in the mailbox."""
-        waited_ms = (time.time_ns() - self.received_ns) / 1e6
-        return {'transport': self.transport_ms, 'wait': waited_ms}
+    stages: Stages
+    """With `transport`; what comes now is waiting in the mailbox."""
 
 
 def reason(error: Exception) -> str:
@@ -188,8 +182,9 @@ class CameraInput:
         if not self._limit.admits(self._last_image_s, self.max_rate_hz):
             self.mailbox.skip()
             return
-        sent_ns = self._sent_ns(message, received)
-        self.mailbox.put(Arrival(message, now_ns, (now_ns - sent_ns) / 1e6))
+        stages = Stages(self._sent_ns(message, received))
+        stages.end('transport', now_ns)
+        self.mailbox.put(Arrival(message, stages))
 
     def _sent_ns(self, message: CameraImage, received: dict[str, int]) -> int:
         """The image's stamp or, if that is of another clock, when the image was published."""

@@ -56,10 +56,9 @@ OUTPUTS = (
     Output('latency', DiagnosticArray),
     Output('vision_info', VisionInfo, latched=True),
 )
-"""Every topic the node publishes, in the order in which a frame's messages go out.
-
-`vision_info` is the last one: who has it knows that the frame is complete.
-"""
+"""Every topic the node publishes, in the order in which a frame's messages go out."""
+LAST = 'vision_info'
+"""Who has it knows that the frame is complete."""
 
 LATCHED = frozenset(output.topic for output in OUTPUTS if output.latched)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,10 +26,11 @@ from tag_perception.ros.frames import NoTransform, StaticTransforms, Transforms
 from tag_perception.ros.jpeg import choose_decoder
 from tag_perception.ros.markers import to_markers
 from tag_perception.ros.messages import OPTICAL_T_CAMERA, DetectionsMessage, ImageMessage
-from tag_perception.ros.outputs import OUTPUTS
+from tag_perception.ros.outputs import LAST, OUTPUTS
 from tag_perception.ros.parameters import PerceptionConfig
 from tag_perception.ros.planning import GridMessage, PointsMessage
 from tag_perception.ros.rectangles import RectanglesMessage
+from tag_perception.ros.stages import Stages
 from tag_perception.runtime.engine import EngineStatus
 
 
@@ -69,9 +68,9 @@ class Sink(Protocol):
 class Result:
     """What became of one frame, apart from its messages."""
 
-    withheld: str | None = None
+    withheld: str | None
     """Why there are no detections, or None."""
-    stages_ms: dict[str, float] = field(default_factory=dict)
+    stages_ms: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,7 @@ class Prepared:
 
     header: Header
     seen: Seen
-    result: Result
-    done_s: float
-    """`time.perf_counter()` when it was ready."""
+    stages: Stages
 
 
 @dataclass(frozen=True)
@@ -148,43 +145,35 @@ class Pipeline:
         self,
         image: CameraImage,
         info: CameraInfo | None,
-        waited_ms: dict[str, float] | None = None,
+        stages: Stages | None = None,
     ) -> Result:
-        """Publish every output of one checked image, in the order of OUTPUTS. Raises Rejected.
+        """Publish every output of one checked image, in the order of OUTPUTS. Raises Rejected."""
+        ready = self.prepare(image, info, Stages() if stages is None else stages)
+        (scene,) = self._engine.batch([ready.seen.pixels], [ready.seen.camera])
+        ready.stages.end_engine(self._engine.stages_ms)
+        return self.finish(ready, scene)
 
-        `waited_ms`: stages that are over already.
-        """
-        ready = self.prepare(image, info, waited_ms)
-        return self.finish(ready, *self._engine.batch([ready.seen.pixels], [ready.seen.camera]))
-
-    def prepare(
-        self,
-        image: CameraImage,
-        info: CameraInfo | None,
-        waited_ms: dict[str, float] | None = None,
-    ) -> Prepared:
+    def prepare(self, image: CameraImage, info: CameraInfo | None, stages: Stages) -> Prepared:
         """What the engine is to get for one checked image. Raises Rejected."""
-        result = Result(stages_ms=dict(waited_ms or {}))
-        with _timed(result, 'convert'):
-            pixels = compression.to_rgb(image, self.jpeg)
-            seen = self._calibration.apply(pixels, info, self.config.rectified_input)
-            result.withheld = seen.withheld
-        return Prepared(image.header, seen, result, time.perf_counter())
+        pixels = compression.to_rgb(image, self.jpeg)
+        seen = self._calibration.apply(pixels, info, self.config.rectified_input)
+        stages.end('upload')
+        return Prepared(image.header, seen, stages)
 
     def finish(self, ready: Prepared, scene: Scene) -> Result:
-        """Publish what the engine said, in its last call, about a prepared image."""
-        header, seen, result, config = ready.header, ready.seen, ready.result, self.config
-        scene = seen.finish(scene)
-        result.stages_ms.update(self._engine.stages_ms)
-        with _timed(result, 'fill'):
-            frame = self._place(header, seen, scene, config)
-            outputs = {**self._fill(frame, config), **self._fill_lazy(frame, config)}
-        outputs['latency'] = diagnostics.to_latency(header, result.stages_ms)
-        with _timed(result, 'publish'):
-            for output in OUTPUTS:
-                if output.topic in outputs:
-                    self._sink.publish(output.topic, outputs[output.topic])
-        return result
+        """Publish what the engine said about a prepared image."""
+        header, seen, stages, config = ready.header, ready.seen, ready.stages, self.config
+        frame = self._place(header, seen, seen.finish(scene), config)
+        outputs = {**self._fill(frame, config), **self._fill_lazy(frame, config)}
+        stages.end('fill')
+        last = outputs.pop(LAST)
+        for output in OUTPUTS:
+            if output.topic in outputs:
+                self._sink.publish(output.topic, outputs[output.topic])
+        stages.end('publish')
+        self._sink.publish('latency', diagnostics.to_latency(header, stages.ms))
+        self._sink.publish(LAST, last)
+        return Result(seen.withheld, stages.ms)
 
     def close(self) -> None:
         """Close the sink."""
@@ -319,10 +308,3 @@ def _drawings(frame: Frame, config: PerceptionConfig) -> dict[str, Callable[[], 
         near_m, far_m = style.depth_near_m, style.depth_far_m
         drawings['depth/color'] = lambda: color_depth(depth_m, near_m, far_m)
     return drawings
-
-
-@contextmanager
-def _timed(result: Result, stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    result.stages_ms[stage] = (time.perf_counter() - start) * 1e3

@@ -1,7 +1,7 @@
 """Cameras that are not there: images and calibrations of several, each at its own rate.
 
-python -m tag_perception.ros.streams SECONDS HxW NAME=HZ …: publish, print `sent` with the numbers
-as JSON, and stay until a signal
+python -m tag_perception.ros.streams SECONDS HxW NAME=HZ …: publish after printing `playing`,
+print `sent` with the numbers as JSON, and stay until a signal
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 
 from tag_perception.core.structures import Camera
 from tag_perception.ros import process
+from tag_perception.ros.inputs import below
 from tag_perception.ros.messages import ImageMessage, to_camera_info
 
 MATCHING_S = 30.0
@@ -34,14 +35,14 @@ class Stream:
 
     def __init__(self, ros: Node, name: str, size: tuple[int, int]) -> None:
         height, width = size
-        header = Header(frame_id=f'{name}_optical_frame')
+        header = Header(frame_id='_'.join(filter(None, (name, 'optical_frame'))))
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         camera = Camera(width, height, fx=width, fy=width, u0=width / 2, v0=height / 2)
         image = ImageMessage('bgr8', np.uint8, 3).fill(header, pixels)
         self.sent = 0
         self._publishers: tuple[Publisher, ...] = (
-            ros.create_publisher(CameraInfo, f'{name}/camera_info', 1),
-            ros.create_publisher(Image, f'{name}/image', 1),
+            ros.create_publisher(CameraInfo, below(name, 'camera_info'), 1),
+            ros.create_publisher(Image, below(name, 'image'), 1),
         )
         self._messages = [
             bytearray(serialize_message(message))
@@ -96,6 +97,7 @@ def main(arguments: Sequence[str]) -> int:
                     print(f'nobody subscribes after {MATCHING_S:g} s', flush=True)
                     return 2
             stop.wait(SETTLING_S)
+            print('playing', flush=True)
             play(streams, rates_hz, float(seconds), stop.wait)
             sent = {name: stream.sent for name, stream in streams.items()}
             print('sent', json.dumps(sent), flush=True)

@@ -66,7 +66,9 @@ def test_a_folder_of_images_goes_through_the_whole_chain(start, folder, small, t
     assert str(small) in summary['checkpoint']
     total = summary['latency_ms']['total']
     assert 0 < total['p50'] <= total['p95'] <= total['p99'] < 60_000
-    assert {'transport', 'network', 'decode', 'publish'} <= summary['latency_ms'].keys()
+    assert {'transport', 'infer/network', 'infer/decode', 'publish'} <= summary[
+        'latency_ms'
+    ].keys()
     with BagReader(out / 'input.mcap') as source, BagReader(out / 'output.mcap') as recording:
         sent = headers(source, '/image')
         assert len(sent) == 5

@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tag_perception.config import InputError
 from tag_perception.ros.node import PerceptionNode
 from tag_perception.ros.outputs import OUTPUTS
+from tag_perception.ros.stages import STAGES
 
 from .fakes import FakeEngine, make_image, make_info
 
@@ -318,9 +319,11 @@ def test_diagnostics_hold_latency_per_stage_and_notice_a_dead_camera(bench):
     status = bench.diagnostics(input='stale')
     assert 'no image on /image for' in status['input'].message
     latency = {key: float(value) for key, value in values(status['latency']).items()}
-    stages = ('transport', 'wait', 'convert', 'network', 'fill', 'publish')
+    assert [key.removesuffix('_p50_ms') for key in latency if key.endswith('_p50_ms')] == [
+        *STAGES[:4], 'infer/network', *STAGES[4:], 'total',
+    ]  # fmt: skip
     for percent in (50, 95, 99):
-        total = sum(latency[f'{stage}_p{percent}_ms'] for stage in stages)
+        total = sum(latency[f'{stage}_p{percent}_ms'] for stage in STAGES)
         assert latency[f'total_p{percent}_ms'] == pytest.approx(total, abs=0.01)
     assert 0 <= latency['transport_p50_ms'] < 10_000
     assert values(status['frames'])['processed'] == '1'
