@@ -21,9 +21,8 @@ setup:
 	@command -v $(PYTHON3) >/dev/null || { echo 'set-up: there is no $(PYTHON3); install Python 3.10 to 3.12 or name one: make setup PYTHON3=…' >&2; exit 1; }
 	@$(PYTHON3) underlay/bootstrap.py --ros $(ROS) --venv $(VENV)
 
-test: setup  # the engines in a process of their own: OpenVINO has crashed in one with all the others
-	$(VENV)/bin/pytest $(or $(ARGS),--ignore=test/runtime)
-	$(if $(ARGS),,$(VENV)/bin/pytest test/runtime)
+test: setup
+	$(VENV)/bin/pytest $(ARGS)
 
 test-slow: setup
 	$(VENV)/bin/pytest -m slow $(ARGS)

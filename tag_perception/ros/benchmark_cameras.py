@@ -86,7 +86,7 @@ class Rig:
             Children() as children,
             session.client('benchmark_cameras') as ros,
         ):
-            stop.on_abandon(children.interrupt)
+            stop.on_abandon(children.abandon)
             watch = Watch(ros, self.names, children, stop)
             node = self._start_node(children, Path(folder))
             watch.until(watch.connected, START_S, node)

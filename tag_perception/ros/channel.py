@@ -11,6 +11,7 @@ from tag_perception.core.structures import Scene
 from tag_perception.ros import diagnostics
 from tag_perception.ros.frames import Lookups, Transforms
 from tag_perception.ros.inputs import Arrival, CameraInput
+from tag_perception.ros.jpeg import JpegDecoder
 from tag_perception.ros.mailbox import Outcome
 from tag_perception.ros.outputs import Publishers
 from tag_perception.ros.parameters import PerceptionConfig
@@ -35,14 +36,9 @@ class Channel:
         self._latencies = diagnostics.Latencies(PerceptionConfig.latency_window_s)
         self._pipeline: Pipeline | None = None
 
-    @property
-    def jpeg(self) -> str:
-        """What decodes compressed images; empty while nothing is loaded."""
-        return '' if self._pipeline is None else self._pipeline.jpeg.name
-
-    def load(self, engine: Engine, config: PerceptionConfig) -> None:
+    def load(self, engine: Engine, config: PerceptionConfig, jpeg: JpegDecoder) -> None:
         """Make what turns images into outputs. Raises InputError if `engine` cannot do it."""
-        self._pipeline = Pipeline(engine, config, self._outputs, self._lookups)
+        self._pipeline = Pipeline(engine, config, self._outputs, self._lookups, jpeg)
         self._outputs.open()
 
     def unload(self) -> None:

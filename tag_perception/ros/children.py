@@ -17,6 +17,8 @@ from tag_perception.ros import transport
 POLL_S = 0.05
 LEAVE_S = 5.0
 """How long a child may take to end after SIGINT before it is killed."""
+ABANDON_S = 0.6
+"""With the grace of process.run, less than the two seconds in which a process has to end."""
 
 
 class Child:
@@ -59,10 +61,15 @@ class Child:
         lines = self.log.read_text(errors='replace').replace('\r', '\n').split('\n')
         return next((line.strip() for line in reversed(lines) if line.strip()), 'it said nothing')
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
     def interrupt(self) -> None:
         """Ask the child to end, as Ctrl-C does; it closes what it writes."""
         self._expected = True
-        if self._process.poll() is None:
+        if self.alive:
             self._process.send_signal(signal.SIGINT)
 
     def join(self, timeout_s: float = LEAVE_S) -> int:
@@ -96,6 +103,16 @@ class Children:
         """Ask all of them to end."""
         for child in reversed(self._all):
             child.interrupt()
+
+    def abandon(self) -> None:
+        """The same from a process that is about to leave: what they write is to be closed first.
+
+        They get what is left of the two seconds after a signal; none is killed.
+        """
+        self.interrupt()
+        deadline_s = time.monotonic() + ABANDON_S
+        while any(child.alive for child in self._all) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
 
     def __enter__(self) -> Children:
         return self

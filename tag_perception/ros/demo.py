@@ -68,7 +68,7 @@ class Demo:
             return {}
         images = image_topic(source)
         with Children() as children, session.client('demo') as ros:
-            stop.on_abandon(children.interrupt)
+            stop.on_abandon(children.abandon)
             _say('2/4  the node loads its network, the recorder waits for it')
             arguments = node_arguments(self.parameters, images, self.out / 'node.yaml')
             node = children.start('the perception node', arguments, self.out / 'node.log')

@@ -18,6 +18,7 @@ from tag_perception.ros import diagnostics, parameters, process
 from tag_perception.ros.channel import Channel, publish_results
 from tag_perception.ros.frames import TfInput
 from tag_perception.ros.inputs import Arrival, reason
+from tag_perception.ros.jpeg import JpegDecoder, choose_decoder
 from tag_perception.ros.mailbox import Worker
 from tag_perception.ros.pipeline import Engine, fault
 from tag_perception.runtime import engine as runtime
@@ -40,6 +41,7 @@ class PerceptionNode(LifecycleNode):
         """One per camera, in the order of the parameter `cameras`."""
         self._build_engine = build_engine
         self._engine: Engine | None = None
+        self._jpeg: JpegDecoder | None = None
         self._worker: Worker[Arrival] | None = None
         self._problem: str | None = None
         self._apply(self.config)
@@ -104,13 +106,14 @@ class PerceptionNode(LifecycleNode):
 
     def _load(self) -> None:
         self._engine = self._build_engine(self.config.engine)
+        self._jpeg = choose_decoder(self._engine.status.device)
         for channel in self.channels:
-            channel.load(self._engine, self.config)
+            channel.load(self._engine, self.config, self._jpeg)
 
     def _unload(self) -> None:
         for channel in self.channels:
             channel.unload()
-        self._engine = None
+        self._engine = self._jpeg = None
 
     def _start(self) -> None:
         assert self._engine is not None
@@ -154,7 +157,7 @@ class PerceptionNode(LifecycleNode):
         engine, problem, rebuilds = self._engine, self._problem, 0
         if engine is not None:
             problem, rebuilds = problem or engine.problem, engine.rebuilds
-        jpeg = self.channels[0].jpeg if self.channels else ''
+        jpeg = '' if self._jpeg is None else self._jpeg.name
         return [
             diagnostics.engine_report(
                 self._state(), engine.status if engine else None, problem, jpeg, rebuilds

@@ -23,7 +23,7 @@ from tag_perception.ros import compression, diagnostics, messages
 from tag_perception.ros.calibration import Calibration, Seen
 from tag_perception.ros.compression import CameraImage
 from tag_perception.ros.frames import NoTransform, StaticTransforms, Transforms
-from tag_perception.ros.jpeg import choose_decoder
+from tag_perception.ros.jpeg import JpegDecoder, choose_decoder
 from tag_perception.ros.markers import to_markers
 from tag_perception.ros.messages import OPTICAL_T_CAMERA, DetectionsMessage, ImageMessage
 from tag_perception.ros.outputs import LAST, OUTPUTS
@@ -114,12 +114,15 @@ class Pipeline:
         config: PerceptionConfig,
         sink: Sink,
         transforms: Transforms | None = None,
+        jpeg: JpegDecoder | None = None,
     ) -> None:
-        """Raises InputError where the network cannot do what `config` asks for."""
+        """`jpeg` decodes compressed images; None: whatever is best beside the engine.
+
+        Raises InputError where the network cannot do what `config` asks for.
+        """
         self.config = config
         """May be replaced between two frames."""
-        self.jpeg = choose_decoder(engine.status.device)
-        """What decodes compressed images."""
+        self._jpeg = choose_decoder(engine.status.device) if jpeg is None else jpeg
         self._engine = engine
         self._sink = sink
         self._transforms = StaticTransforms() if transforms is None else transforms
@@ -155,7 +158,7 @@ class Pipeline:
 
     def prepare(self, image: CameraImage, info: CameraInfo | None, stages: Stages) -> Prepared:
         """What the engine is to get for one checked image. Raises Rejected."""
-        pixels = compression.to_rgb(image, self.jpeg)
+        pixels = compression.to_rgb(image, self._jpeg)
         seen = self._calibration.apply(pixels, info, self.config.rectified_input)
         stages.end('upload')
         return Prepared(image.header, seen, stages)

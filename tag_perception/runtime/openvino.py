@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,7 +23,8 @@ class OpenVinoTrunk:
         import openvino
         from openvino import preprocess
 
-        read = openvino.Core().read_model(fetch_onnx(trunk))
+        core = _core()
+        read = core.read_model(fetch_onnx(trunk))
         # Images come channels last; their other order would cost a copy of each.
         layout = preprocess.PrePostProcessor(read)
         layout.input().tensor().set_layout(openvino.Layout('NHWC'))
@@ -31,7 +35,7 @@ class OpenVinoTrunk:
             'INFERENCE_PRECISION_HINT': PRECISIONS[dtype],
         }
         try:
-            self._compiled = openvino.Core().compile_model(layout.build(), 'CPU', settings)
+            self._compiled = core.compile_model(layout.build(), 'CPU', settings)
         except RuntimeError as error:
             reason = ' '.join(str(error).split())  # the first line is a place in its code
             raise InputError(f'OpenVINO refuses the network: {reason}') from error
@@ -42,3 +46,16 @@ class OpenVinoTrunk:
         pixels = image.permute(0, 2, 3, 1).contiguous().numpy()
         values = self._compiled([pixels], share_inputs=True, share_outputs=True)
         return {name: torch.from_numpy(values[name]) for name in self._names}
+
+
+@functools.cache
+def _core() -> Any:
+    """The only one of this process, for its whole life.
+
+    Every core gives its thread another stack for signal handlers and puts the one before back when
+    it goes. If an older core goes first, that one is freed already, and the next signal (Ctrl-C,
+    the end of a child) ends the process with a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()

@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 from tag_perception.ros import transport
 from tag_perception.ros.storage import BagReader, BagWriter, message_class
 
-from .conftest import FAKES, busy
+from .conftest import FAKES
 from .fakes import TIMEOUT_S, make_image, make_info
 from .rig import QuickEngine, resident_bytes
 from .test_node import SUCCESS, Bench, bench, values  # noqa: F401
@@ -136,7 +136,7 @@ def test_a_subscriber_that_never_reads_holds_nobody_up(start, bench, stopped):  
     bench.until(lambda: bench.received['depth/image'][-1].header.stamp.nanosec == 39)
     bench.received['depth/image'].clear()
     assert bench.counts.processed == 40
-    assert longest_s < 2.0 * busy()
+    assert longest_s < 2.0
     assert resident_bytes() - before < 64 * 2**20  # 40 frames are 58 MB
 
 
@@ -183,6 +183,7 @@ def test_a_killed_recording_is_readable_up_to_its_last_complete_chunk(recording)
     recorder.kill()
     stamps = depths_in(path)
     assert stamps == list(range(1, len(stamps) + 1))
+    assert len(stamps) >= 16
 
 
 def test_a_full_disk_ends_the_recording_in_one_line_and_keeps_what_is_there(recording):

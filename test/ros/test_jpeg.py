@@ -91,7 +91,9 @@ def test_channels_are_in_the_same_order_with_either(form):
     np.testing.assert_array_equal(to_rgb(message, decoder), to_rgb(message))
 
 
-def test_the_node_decides_when_it_is_configured_and_says_so(monkeypatch, client, spin_until):
+def test_the_node_decides_for_all_cameras_when_it_is_configured_and_says_so(
+    monkeypatch, client, spin_until
+):
     monkeypatch.setattr(jpeg, 'LIBRARIES', {'good': lambda: like_a_gpu})
 
     class OnCuda(FakeEngine):
@@ -100,19 +102,22 @@ def test_the_node_decides_when_it_is_configured_and_says_so(monkeypatch, client,
             self.status = replace(self.status, device='cuda:0')
 
     node = PerceptionNode(
-        OnCuda, parameter_overrides=[Parameter('image_transport', value='compressed')]
+        OnCuda,
+        parameter_overrides=[
+            Parameter('image_transport', value='compressed'),
+            Parameter('cameras', value=['front', 'left']),
+        ],
     )
     node.autostart()
-    images = client.create_publisher(CompressedImage, 'image/compressed', 1)
+    images = client.create_publisher(CompressedImage, 'left/image/compressed', 1)
     spin_until(lambda: images.get_subscription_count() > 0, node, client)
     for data in (encode('.jpg'), encode('.jpg', cv2.IMWRITE_JPEG_PROGRESSIVE, 1)):
         message = CompressedImage(format='jpeg')
         message.data.frombytes(data.tobytes())
-        before = node.channels[0].input.mailbox.counts.processed
+        mailbox = node.channels[1].input.mailbox
+        before = mailbox.counts.processed
         images.publish(message)
-        spin_until(
-            lambda n=before: node.channels[0].input.mailbox.counts.processed > n, node, client
-        )
+        spin_until(lambda m=mailbox, n=before: m.counts.processed > n, node, client)
     (engine,) = [report for report in node._reports() if report.name == 'engine']
     assert engine.values['jpeg_decoder'] == 'good on cuda:0; 1 images left to OpenCV'
     node.close()

@@ -8,13 +8,20 @@ from tag_perception.core.structures import Scene
 
 
 def assert_close(
-    actual: Scene, expected: Scene, *, half: bool = False, slack: float = 1.0
+    actual: Scene,
+    expected: Scene,
+    *,
+    half: bool = False,
+    slack: float = 1.0,
+    flips: float = 0.0,
 ) -> None:
     """Every optimised path is held to this; `half` for fp16 and bf16.
 
     fp32: boxes within 1 cm, 0.01 px, 1e-3 rad and 1e-4 of score; labels ≥ 99.5 %; depth 0.1 %.
     half: the tolerances below, for random weights, whose classes, peaks and headings are nearly
     tied; `assert_as_good` holds trained ones to more. `slack` multiplies all but that of labels.
+    `flips`: share of the boxes in which such a tie may break the other way, into another heading
+    or another box.
     """
     labels, depth, center_m, size_m, pixels, angle, score = (
         (0.98, 0.02, 0.2, 0.05, 2.0, 0.05, 0.02)
@@ -39,7 +46,7 @@ def assert_close(
     ours, theirs = actual.detection3d, expected.detection3d
     assert len(ours) == len(theirs)
     pair = _pairs(ours.box_2d_px, theirs.box_2d_px, ours.class_id, theirs.class_id)
-    assert (pair < 0).float().mean() <= (0.25 if half else 0.0)
+    assert (pair < 0).float().mean() <= max(flips, 0.1 if half else 0.0)
     ours, theirs = ours[pair >= 0], theirs[pair[pair >= 0]]
 
     def largest(name: str) -> float:
@@ -51,7 +58,7 @@ def assert_close(
     assert largest('box_2d_px') <= pixels
     assert largest('score') <= score
     turn = _turns(ours, theirs)
-    assert turn.numel() == 0 or float(turn.quantile(0.9 if half else 1.0)) <= angle
+    assert turn.numel() == 0 or float(turn.quantile(1 - flips)) <= angle
 
 
 def assert_as_good(actual: Scene, expected: Scene) -> None:

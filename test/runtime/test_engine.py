@@ -97,11 +97,16 @@ def test_other_networks_equal_the_reference_path(tmp_path, preset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('preset', PRESETS)
-def test_every_preset_equals_the_reference_path(tmp_path, preset):
+@pytest.mark.parametrize(
+    ('backend', 'slack'), [('torch', 1), ('onnxruntime', 1), ('openvino', 10)]
+)
+def test_every_preset_equals_the_reference_path(tmp_path, backend, slack, preset):
+    pytest.importorskip(backend)
     path = save(awake_network(preset), tmp_path / 'other.safetensors')
     # Random weights in the deepest networks amplify rounding: OpenVINO in PIDNet-L turns one box
     # by 6e-3 rad, torch in another order of channels by 7e-4.
-    assert_close(build(path)(image(), CAMERA), reference(path, image(), CAMERA), slack=10)
+    scene = build(path, backend=backend)(image(), CAMERA)
+    assert_close(scene, reference(path, image(), CAMERA), slack=slack)
 
 
 def photos():
@@ -363,7 +368,7 @@ def test_bf16_is_close_to_the_reference_path(weights, backend):
         picture = image(seed)
         scene = engine(picture, CAMERA)
         assert scene.depth.dtype == scene.detection3d.score.dtype == torch.float32
-        assert_close(scene, reference(weights, picture, CAMERA), half=True)
+        assert_close(scene, reference(weights, picture, CAMERA), half=True, flips=0.25)
     with pytest.raises(InputError, match='onnxruntime computes in fp32'):
         build(weights, precision='bf16', backend='onnxruntime')
 
