@@ -49,7 +49,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'checkpoint',
             default_value=FROM_PARAMS_FILE,
-            description='checkpoint file; empty: what params_file says',
+            description='checkpoint file, auto (the weights that ship) or random; '
+            'empty: what params_file says',
         ),
         DeclareLaunchArgument(
             'device',

@@ -382,7 +382,9 @@ def demo(arguments: Sequence[str]) -> int:
         '../shared, or streets that the demo draws itself',
     )
     parser.add_argument('--out', default='out/demo', help='folder for the results')
-    parser.add_argument('--checkpoint', metavar='FILE', help='without it the weights are random')
+    parser.add_argument(
+        '--checkpoint', metavar='FILE', help='default: the weights that ship; or random'
+    )
     parser.add_argument('--device', choices=('auto', 'cuda', 'cpu'), default='auto')
     parser.add_argument('--frames', type=int, default=150, metavar='N', help='at most')
     parser.add_argument('--camera', metavar='JSON', help='calibration for a folder of images')
@@ -430,7 +432,7 @@ def benchmark(arguments: Sequence[str]) -> int:
     ros = kinds.add_parser('ros', help='one camera through DDS and the node, hop by hop')
     ros.add_argument('--rate', type=float, default=30.0, metavar='HZ', help='of the camera')
     ros.add_argument('--size', metavar='HxW', default='1024x2048', help='of the images')
-    ros.add_argument('--checkpoint', default='', metavar='FILE', help='default: random weights')
+    ros.add_argument('--checkpoint', default='random', metavar='FILE', help='or auto')
     for kind in (cameras, ros):
         kind.add_argument('--seconds', type=float, default=20.0, help='how long to send')
         kind.add_argument(

@@ -16,13 +16,14 @@ PACKAGE = Path(__file__).parents[1] / 'tag_perception'
 ARROWS = {
     '__main__': {'cli'},
     'config': set(),
+    'share': {'config'},
     'core': {'config'},
     'data': {'config', 'core'},
     'overlay': {'config', 'core'},
     'learn': {'config', 'core', 'data'},
     'evaluate': {'config', 'core', 'data', 'overlay'},
-    'runtime': {'config', 'core'},
-    'ros': {'config', 'core', 'overlay', 'runtime'},
+    'runtime': {'config', 'core', 'share'},
+    'ros': {'config', 'core', 'overlay', 'runtime', 'share'},
     'cli': {'config'},  # and everything, inside functions
 }
 """Part of the package → the parts it may import."""

@@ -56,7 +56,7 @@ class Rig:
     """none: constants instead of a network; auto: the untrained preset."""
     preset: str
     device: str
-    checkpoint: str = ''
+    checkpoint: str = 'random'
     alone: bool = False
     """The one camera has no name, as the node has it by default."""
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tag_perception.config import InputError
+from tag_perception.share import shared_file
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +41,6 @@ PROFILE_VARIABLES = (
     'FASTDDS_BUILTIN_TRANSPORTS',
 )
 """If the user has set one of these, the transport is theirs."""
-
-
-def shared_file(*parts: str) -> Path:
-    """A file of this package's share folder: in the source tree, or where it is installed."""
-    source, *prefixes = Path(__file__).resolve().parents[2:]
-    for folder in (source, *(prefix / 'share' / 'tag_perception' for prefix in prefixes)):
-        if folder.joinpath(*parts).exists():
-            return folder.joinpath(*parts)
-    raise InputError(f'{"/".join(parts)} is not installed; install tag_perception again')
 
 
 def environment(current: Mapping[str, str] = os.environ) -> dict[str, str]:

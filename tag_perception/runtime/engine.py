@@ -1,6 +1,6 @@
 """The engine: load a checkpoint, warm up, then image → Scene, on CUDA where there is one.
 
-Without a checkpoint it runs a preset with random weights and says so ("UNTRAINED"). What it really
+Without trained weights it runs a preset with random ones and says so ("UNTRAINED"). What it really
 runs on stands in `engine.status`, never only what was asked for.
 """
 
@@ -22,10 +22,14 @@ from tag_perception.runtime.cpu import CpuRunner, has_bf16_tiles, multiplies_bf1
 from tag_perception.runtime.cuda import CudaBackend, CudaRunner
 from tag_perception.runtime.runner import EngineFailure, Runner, first_line
 from tag_perception.runtime.trunk import Trunk
+from tag_perception.share import shared_file
 
 log = logging.getLogger(__name__)
 
 UNTRAINED = 'UNTRAINED'
+AUTO, RANDOM = 'auto', 'random'
+SHIPPED: dict[str, str] = {}
+"""Preset → its trained weights in models/."""
 LARGEST_BATCH = {'cuda': 8, 'cpu': 1}
 """Images that gain from sharing a pass; on a CPU the first would only wait for the others."""
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -35,10 +39,11 @@ DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 class EngineConfig:
     """What to run and where."""
 
-    checkpoint: str = ''
-    """Checkpoint file; empty: the preset with random weights, reported as UNTRAINED."""
+    checkpoint: str = AUTO
+    """Checkpoint file; auto: the weights that ship for the preset, if any; random: none, reported
+    as UNTRAINED."""
     preset: str = 'tag_slim'
-    """Network built when there is no checkpoint; a name in `core.network.PRESETS`."""
+    """Network to run when no checkpoint file is given; a name in `core.network.PRESETS`."""
     device: Literal['auto', 'cuda', 'cpu'] = 'auto'
     """auto: CUDA where there is one."""
     precision: Literal['auto', 'fp32', 'fp16', 'bf16'] = 'auto'
@@ -54,6 +59,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold <= 1:
             raise InputError(f'score_threshold {self.score_threshold} is outside [0, 1]')
+        if not self.checkpoint:
+            raise InputError('checkpoint is empty: give a file, auto or random')
         if self.preset not in PRESETS:
             raise InputError(f'preset {self.preset!r} is not one of {", ".join(PRESETS)}')
 
@@ -105,7 +112,7 @@ class Engine:
             device=str(self._device),
             device_name=_device_name(self._device),
             precision=self._precision,
-            checkpoint=f'{config.checkpoint} ({loaded.sha256[:12]})'
+            checkpoint=f'{trained_weights(config)} ({loaded.sha256[:12]})'
             if loaded
             else f'{UNTRAINED} {config.preset}',
             trained=loaded is not None,
@@ -251,11 +258,24 @@ def _choose_precision(
     return asked
 
 
+def trained_weights(config: EngineConfig) -> str | None:
+    """The checkpoint file to run; None: random weights.
+
+    Raises InputError where the weights that should ship are not installed.
+    """
+    if config.checkpoint == RANDOM or (config.checkpoint == AUTO and config.preset not in SHIPPED):
+        return None
+    if config.checkpoint == AUTO:
+        return str(shared_file('models', SHIPPED[config.preset]))
+    return config.checkpoint
+
+
 def _load(config: EngineConfig) -> tuple[Network, checkpoint.Checkpoint | None]:
-    if config.checkpoint:
-        loaded = checkpoint.load(config.checkpoint)
+    weights = trained_weights(config)
+    if weights is not None:
+        loaded = checkpoint.load(weights)
         return loaded.network, loaded
-    log.warning('%s: no checkpoint given, %s has random weights', UNTRAINED, config.preset)
+    log.warning('%s: no trained weights for %s, it has random ones', UNTRAINED, config.preset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the same nonsense every time
         return build_network(PRESETS[config.preset]), None

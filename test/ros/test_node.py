@@ -376,7 +376,7 @@ def test_bad_checkpoint_fails_configure_and_can_be_corrected(bench):
     assert status.level == DiagnosticStatus.ERROR
     assert status.message == 'configure failed: checkpoint missing: no such file'
     assert bench.node.trigger_configure() == FAILURE
-    bench.node.set_parameters([Parameter('engine.checkpoint', value='')])
+    bench.node.set_parameters([Parameter('engine.checkpoint', value='random')])
     assert bench.node.trigger_configure() == SUCCESS
     assert bench.node.trigger_activate() == SUCCESS
 

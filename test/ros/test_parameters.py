@@ -6,7 +6,7 @@ import yaml
 from tag_perception import config
 from tag_perception.ros import parameters
 from tag_perception.ros.parameters import RANGES, PerceptionConfig, descriptor
-from tag_perception.ros.transport import shared_file
+from tag_perception.share import shared_file
 
 DEFAULTS = config.flatten(config.to_dict(PerceptionConfig()))
 

@@ -11,7 +11,7 @@ import yaml
 pytest.importorskip('rclpy')
 
 from tag_perception.ros.parameters import RANGES, schema
-from tag_perception.ros.transport import shared_file
+from tag_perception.share import shared_file
 
 REMEDY = 'write it anew: python -m tag_perception schema > config/perception_node.schema.json'
 

@@ -211,12 +211,15 @@ def test_status_says_what_runs(engine, weights):
     assert engine.status.fallback is None
 
 
-def test_without_a_checkpoint_it_says_untrained(caplog):
+@pytest.mark.parametrize(
+    ('checkpoint', 'preset'), [('random', 'tag_slim'), ('auto', 'dla34_depth')]
+)
+def test_without_trained_weights_it_says_untrained(caplog, checkpoint, preset):
     state = torch.random.get_rng_state()
     with caplog.at_level(logging.WARNING):
-        engine = Engine(EngineConfig(preset='tag_slim', device='cpu', backend='torch'))
+        engine = Engine(EngineConfig(checkpoint, preset, device='cpu', backend='torch'))
     assert not engine.status.trained
-    assert 'UNTRAINED' in engine.status.checkpoint
+    assert engine.status.checkpoint == f'UNTRAINED {preset}'
     assert 'UNTRAINED' in caplog.text
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -341,6 +344,8 @@ def test_wrong_settings_are_refused(weights):
         EngineConfig(score_threshold=1.5)
     with pytest.raises(InputError, match='preset'):
         EngineConfig(preset='nonsense')
+    with pytest.raises(InputError, match='checkpoint is empty: give a file, auto or random'):
+        EngineConfig(checkpoint='')
     with pytest.raises(InputError, match='precision fp16 needs CUDA; on this CPU'):
         build(weights, precision='fp16')
 
