@@ -24,7 +24,6 @@ from .rig import QuickEngine, resident_bytes
 from .test_node import SUCCESS, Bench, bench, values  # noqa: F401
 
 RESTART_S = 10.0
-"""Or twice a first start, on a machine that is busy with other things."""
 CAMERA_HZ = '20'
 
 
@@ -34,14 +33,13 @@ def test_a_node_killed_within_a_frame_and_restarted_publishes_within_ten_seconds
     depths: list[Image] = []
     client.create_subscription(Image, '/perception/depth/image', depths.append, 5)
     start(FAKES, 'camera', CAMERA_HZ)
-    started_s = time.monotonic()
     first = start(FAKES, 'node', HANG='frame')
     first.wait_for('hanging in frame')
     killed_s = time.monotonic()
     first.kill()
     start(FAKES, 'node')
     spin_until(lambda: len(depths) > 3, client, timeout_s=2 * TIMEOUT_S)
-    assert time.monotonic() - killed_s < max(RESTART_S, 2 * (killed_s - started_s))
+    assert time.monotonic() - killed_s < RESTART_S
 
 
 def test_only_the_shared_memory_of_killed_processes_is_freed(tmp_path):
