@@ -304,10 +304,13 @@ def evaluate_bag(arguments: Sequence[str]) -> int:
     parser.add_argument('--out', required=True, metavar='DIR', help='where the results go')
     parser.add_argument('--node', default='/perception', help='who published the results')
     args = parser.parse_args(arguments)
-    results, remarks = _score(args.bag, args.ground_truth or args.bag, args.out, args.node)
     from tag_perception.evaluate.run import format_headline
+    from tag_perception.ros.results import Recording
 
+    recording = Recording(args.bag, args.ground_truth, args.node)
+    results, remarks = _score(recording, args.out)
     print('\n'.join([format_headline(results), *remarks]))
+    recording.check_whole()
     return 0
 
 
@@ -333,6 +336,7 @@ def show(arguments: Sequence[str]) -> int:
     out = args.out or str(Path(args.bag).with_suffix('.html'))
     count = write_page(frames, out, Path(args.bag).name, args.pictures)
     print(f'{out}: {count} frames, {recording.missing} without results')
+    recording.check_whole()
     return 0
 
 
@@ -404,6 +408,8 @@ def demo(arguments: Sequence[str]) -> int:
         if summary:
             print(module.format_summary(summary))
         print(f'{args.out}: ' + ', '.join(sorted(path.name for path in chain.products())))
+        if 'damage' in summary:
+            raise InputError(summary['damage'])
 
     return _run(work)
 
@@ -588,13 +594,11 @@ def _benchmark_chain(args: argparse.Namespace) -> int:
     return _run(work)
 
 
-def _score(bag: Any, ground_truth: Any, out: Any, node: str) -> tuple[dict[str, Any], list[str]]:
+def _score(recording: Any, out: Any) -> tuple[dict[str, Any], list[str]]:
     """Scores of recorded results, and remarks on what they do not cover."""
     from tag_perception.core.structures import Sample
     from tag_perception.evaluate.recorded import RecordedFrame, evaluate_recorded
-    from tag_perception.ros.results import Recorded, Recording
-
-    recording = Recording(bag, ground_truth, node)
+    from tag_perception.ros.results import Recorded
 
     def frame(recorded: Recorded) -> RecordedFrame:
         source, labels = recorded.source, recorded.source.labels
@@ -608,7 +612,8 @@ def _score(bag: Any, ground_truth: Any, out: Any, node: str) -> tuple[dict[str, 
         total_ms = recorded.latency_ms.get('total', float('nan'))
         return RecordedFrame(sample, recorded.scene, source.annotation, total_ms)
 
-    about = {'name': str(bag), 'bag': str(bag), 'ground_truth': str(ground_truth)}
+    bag = str(recording.results)
+    about = {'name': bag, 'bag': bag, 'ground_truth': str(recording.source)}
     results = evaluate_recorded(map(frame, recording), out, about)
     remarks = []
     if recording.missing:
@@ -625,8 +630,9 @@ def _demo_scores(recording: Path, ground_truth: Path, out: Path) -> dict[str, An
     """The headline scores of the demo's recording, and remarks on them."""
     from tag_perception.evaluate.run import HEADLINE
     from tag_perception.ros.demo import NODE
+    from tag_perception.ros.results import Recording
 
-    results, remarks = _score(recording, ground_truth, out, NODE)
+    results, remarks = _score(Recording(recording, ground_truth, NODE), out)
     return {**{name: results[name] for name in HEADLINE}, 'remarks': remarks}
 
 
@@ -635,11 +641,17 @@ def _demo_input(args: argparse.Namespace) -> Callable[[Path, Any], object]:
     from tag_perception.data.recording import open_recording
     from tag_perception.ros import bag
     from tag_perception.ros.demo import copy_bag
+    from tag_perception.ros.storage import is_bag
 
     real = Path(__file__).resolve().parents[1] / '../shared/data/cityscapes_sequence'
     source = Path(args.input) if args.input else real
-    if source.suffix in ('.mcap', '.db3') or (source / 'metadata.yaml').exists():
+    if is_bag(source):
         return lambda output, stop: copy_bag(source, args.images, args.frames, output, stop)
+    if args.input and not source.is_dir():
+        what = 'is neither a folder nor a bag' if source.exists() else 'does not exist'
+        raise InputError(
+            f'{source} {what}: give a folder of images, a Cityscapes tree or a bag (.mcap, .db3)'
+        )
     if args.input or real.is_dir():
         total, frames = open_recording(source, camera=args.camera, limit=args.frames)
     else:

@@ -109,6 +109,8 @@ def _stamps_ns(frames: list[Frame], hz: float) -> Iterator[int]:
 
 
 def _images(folder: Path) -> list[Path]:
+    if folder.is_file():
+        raise InputError(f'{folder} is a file: give a folder of images or a Cityscapes tree')
     if not folder.is_dir():
         raise InputError(f'{folder}: no such folder')
     images = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)

@@ -124,8 +124,8 @@ def process_bag(
 ) -> Counts:
     """Run the engine over every frame of a bag and write what the node would publish.
 
-    `lazy` adds the outputs that the node makes only on demand. Raises InputError for a bad bag;
-    what was written until then stays readable.
+    `lazy` adds the outputs that the node makes only on demand. Raises InputError for a bad bag,
+    once the frames before the damage are processed; what was written until then stays readable.
     """
     config = config or PerceptionConfig()
     if config.cameras:
@@ -160,10 +160,10 @@ def process_bag(
 
 
 def _static_transforms(reader: BagReader) -> StaticTransforms:
-    """What the whole bag says on /tf_static."""
+    """What the whole bag, as far as it can be read, says on /tf_static."""
     transforms = StaticTransforms()
     if reader.topics.get('/tf_static') == 'tf2_msgs/msg/TFMessage':
-        for topic, _, data in reader.messages({'/tf_static'}):
+        for topic, _, data in reader.readable({'/tf_static'}):
             transforms.add(reader.decode(topic, data))
     return transforms
 
@@ -173,7 +173,7 @@ def _frames(
 ) -> Iterator[tuple[int, CameraImage, CameraInfo | None]]:
     """(log time, image, newest CameraInfo from the topic beside it) of every image."""
     info_topic = f'{image_topic.removesuffix("/compressed").rpartition("/")[0]}/camera_info'
-    infos = reader.messages({info_topic}) if info_topic in reader.topics else iter(())
+    infos = reader.readable({info_topic}) if info_topic in reader.topics else iter(())
     # Frames before the first CameraInfo get that one: it came late, but it is theirs.
     info = next((reader.decode(topic, data) for topic, _, data in infos), None)
     for topic, stamp_ns, data in reader.messages({image_topic, info_topic}):

@@ -1,14 +1,16 @@
-"""MCAP recordings whose end is missing (a killed recorder, a full disk): what of them is whole."""
+"""Recordings whose end is missing (a killed recorder, a full disk): what of them is whole."""
 
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.rosbag2.storage_mcap import ChunkInfo, McapReader
 
 MAGIC = b'\x89MCAP0\r\n'
 FOOTER, CHUNK, DATA_END = 0x02, 0x06, 0x0F
+SQLITE = b'SQLite format 3\0'
 
 
 class CutMcapReader(McapReader):
@@ -20,6 +22,8 @@ class CutMcapReader(McapReader):
         self.bio.seek(0)
         if self.bio.read(len(MAGIC)) != MAGIC:
             raise ReaderError('File magic is invalid.')
+        if self.bio.read(17)[9:] != b'\4\0\0\0ros2':
+            raise ReaderError('Profile is not ros2.')
         self.data_start = self.data_end = len(MAGIC)
         chunks = []
         while (record := self._record(self.data_end, size)) is not None:
@@ -62,3 +66,18 @@ class CutMcapReader(McapReader):
             uncompressed_size=uncompressed,
             channel_count={},
         )
+
+
+def check_pages(path: Path) -> None:
+    """Raise ReaderError for an SQLite file that ends within a page.
+
+    SQLite itself takes what is missing of the last page for zeros, and of pages only for damage.
+    """
+    with path.open('rb') as file:
+        head = file.read(18)
+        size = file.seek(0, 2)
+    if not head.startswith(SQLITE):
+        return
+    (page,) = struct.unpack('>H', head[16:])
+    if size % (2**16 if page == 1 else page):
+        raise ReaderError(f'{path.name} ends within a page.')

@@ -27,7 +27,7 @@ from tag_perception.ros.children import Children
 from tag_perception.ros.diagnostics import PERCENTILES
 from tag_perception.ros.process import Stop
 from tag_perception.ros.results import LABELS, Recording
-from tag_perception.ros.storage import BagReader, BagWriter
+from tag_perception.ros.storage import BagReader, BagWriter, DamagedBag
 from tag_perception.runtime.engine import UNTRAINED
 
 NODE = '/perception'
@@ -58,12 +58,15 @@ class Demo:
         return [self.out / name for name in PRODUCTS if (self.out / name).exists()]
 
     def run(self, write_input: WriteInput, score: Score, stop: Stop) -> dict[str, Any]:
-        """Run everything; the summary, empty if `stop` ended it. Raises InputError."""
+        """Run everything; the summary, empty if `stop` ended it. Raises InputError.
+
+        Of a damaged bag the whole part is used, and the summary says so (`damage`).
+        """
         session.isolate()
         prepare(self.out)
         source, recording = self.out / 'input.mcap', self.out / 'output.mcap'
         _say(f'1/4  input: {source}')
-        write_input(source, stop)
+        damage = write_whole_part(write_input, source, stop)
         if stop.is_set():
             return {}
         images = image_topic(source)
@@ -86,14 +89,18 @@ class Demo:
             return {}
         _say('4/4  pictures')
         summary = summarize(sent, played.unanswered, watch.reports, recording)
+        frames = Recording(recording, source, NODE)
         film.draw_film(
-            Recording(recording, source, NODE),
+            frames,
             self.out / 'overlay.mp4',
             self.out / 'overlay.png',
             note='' if summary['trained'] else UNTRAINED,
             progress=True,
             stop=stop,
         )
+        damage = damage or frames.damage
+        if damage is not None:
+            summary['damage'] = str(damage)
         if labelled(source) and not stop.is_set():
             summary['scores'] = score(recording, source, self.out / 'scores')
         (self.out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
@@ -168,10 +175,25 @@ class Watch:
             raise self._problem
 
 
+def write_whole_part(write_input: WriteInput, output: Path, stop: Stop) -> DamagedBag | None:
+    """Write the input bag; the damage, if images were found before it. Raises InputError."""
+    try:
+        write_input(output, stop)
+    except DamagedBag as damage:
+        with BagReader(output) as reader:
+            if player.IMAGE not in reader.topics.values():
+                raise
+        return damage
+    return None
+
+
 def copy_bag(
     source: Path | str, images: str | None, limit: int, output: Path, stop: Stop
 ) -> dict[str, int]:
-    """Copy the first `limit` images of a bag with calibration, TF and ground truth."""
+    """Copy the first `limit` images of a bag with calibration, TF and ground truth.
+
+    Raises DamagedBag when it has copied what lies before the damage.
+    """
     with BagReader(source) as reader, BagWriter(output) as writer:
         stop.on_abandon(writer.close)
         topic = reader.topic_of(player.IMAGE, images)

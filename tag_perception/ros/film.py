@@ -64,7 +64,7 @@ def _length(recording: Recording) -> tuple[int, float]:
     """
     last = f'{recording.node}/vision_info'  # the last message of every frame
     with BagReader(recording.results) as results:
-        stamps_ns = [stamp_ns for _, stamp_ns, _ in results.messages({last})]
+        stamps_ns = [stamp_ns for _, stamp_ns, _ in results.readable({last})]
     span_s = (stamps_ns[-1] - stamps_ns[0]) / 1e9 if stamps_ns else 0.0
     recorded_hz = (len(stamps_ns) - 1) / span_s if span_s > 0 else 1.0
     return len(stamps_ns), max(min(recorded_hz, len(stamps_ns) / SHORTEST_S), 1.0)

@@ -80,18 +80,23 @@ def play_bag(
     progress: bool = False,
     stop: Stop | None = None,
 ) -> Played:
-    """Publish a bag through `node`, which nobody else may spin. Raises InputError."""
+    """Publish a bag through `node`, which nobody else may spin.
+
+    Raises InputError, for a damaged bag when what lies before the damage is published.
+    """
     stop = Stop() if stop is None else stop
     with BagReader(source) as reader:
         player = _Player(node, reader, playback, stop)
-        player.wait_for_subscribers()
-        total = None if playback.loop else sum(reader.counts.values())
-        with tqdm(desc='play-bag', total=total, unit='message', disable=not progress) as bar:
-            player.play_once(bar)
-            while playback.loop and not stop.is_set():
+        try:
+            player.wait_for_subscribers()
+            total = None if playback.loop else sum(reader.counts.values())
+            with tqdm(desc='play-bag', total=total, unit='message', disable=not progress) as bar:
                 player.play_once(bar)
-        stop.wait(FLUSHING_S)
-        player.close()
+                while playback.loop and not stop.is_set():
+                    player.play_once(bar)
+        finally:
+            stop.wait(FLUSHING_S)
+            player.close()
     return player.played
 
 

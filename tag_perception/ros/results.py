@@ -17,7 +17,7 @@ from tag_perception.ros.calibration import Calibration
 from tag_perception.ros.frames import NoTransform, StaticTransforms
 from tag_perception.ros.messages import OPTICAL_T_CAMERA
 from tag_perception.ros.rectangles import to_rectangles
-from tag_perception.ros.storage import BagReader
+from tag_perception.ros.storage import BagReader, DamagedBag
 
 PENDING = 30
 """Frames that may be incomplete at a time: a recorder writes topics as they come."""
@@ -76,15 +76,20 @@ class Recording:
         """Frames of the source without results, once all are read."""
         self.score_threshold: float | None = None
         """Below it boxes were not published; None where that was not recorded."""
+        self.damage: DamagedBag | None = None
+        """Why a bag ended before its time, once all that can be read is read."""
 
     def __iter__(self) -> Iterator[Recorded]:
-        """The frames that have results, by time. Raises InputError."""
+        """The frames that have results, by time, as far as the bags can be read.
+
+        Raises InputError; for damage only if there is no frame before it.
+        """
         with BagReader(self.results) as results, BagReader(self.source) as source:
             self._check(results)
             self._read_threshold(results)
             answers = self._answers(results)
             waiting: dict[int, dict[str, Any]] = {}
-            self.missing = 0
+            self.missing = count = 0
             for frame in _sources(source, self.node):
                 while frame.stamp_ns not in waiting and (answer := next(answers, None)):
                     waiting[answer[0]] = answer[1]
@@ -94,7 +99,16 @@ class Recording:
                 if found is None:
                     self.missing += 1
                 else:
+                    count += 1
                     yield _join(frame, found, self.results)
+            self.damage = results.damage or source.damage
+            if not count:
+                self.check_whole()
+
+    def check_whole(self) -> None:
+        """Raise DamagedBag if a bag ended before its time."""
+        if self.damage is not None:
+            raise self.damage
 
     def _check(self, results: BagReader) -> None:
         topics = [f'{self.node}/{topic}' for topic in RESULTS.values()]
@@ -108,7 +122,7 @@ class Recording:
     def _read_threshold(self, results: BagReader) -> None:
         topic = f'{self.node}/label_info'
         if topic in results.topics:
-            data = next((data for _, _, data in results.messages({topic})), None)
+            data = next((data for _, _, data in results.readable({topic})), None)
             if data is not None:
                 self.score_threshold = float(results.decode(topic, data).threshold)
 
@@ -116,7 +130,7 @@ class Recording:
         """(stamp, messages by short name), complete as far as the bag has them."""
         names = {f'{self.node}/{topic}': name for name, topic in RESULTS.items()}
         pending: dict[int, dict[str, Any]] = {}
-        for topic, _, data in results.messages(names):
+        for topic, _, data in results.readable(names):
             message = results.decode(topic, data)
             pending.setdefault(_stamp_ns(message), {})[names[topic]] = message
             if len(pending) > PENDING:
@@ -136,7 +150,7 @@ def _sources(reader: BagReader, node: str) -> Iterator[Source]:
     current: dict[str, Any] = {}
     pending: dict[str, Any] = {}
     stamp_ns = None
-    for topic, log_ns, data in reader.messages({*names, *rare} & set(reader.topics)):
+    for topic, log_ns, data in reader.readable({*names, *rare} & set(reader.topics)):
         if log_ns != stamp_ns and 'image' in pending:
             yield _source(pending, current, transforms, calibration)
             pending = {}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import tempfile
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +23,12 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2.errors import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from tag_perception.config import InputError
-from tag_perception.ros.cutoff import CutMcapReader
-
-log = logging.getLogger(__name__)
+from tag_perception.ros.cutoff import CutMcapReader, check_pages
 
 Storage = Literal['mcap', 'sqlite3']
 
@@ -134,6 +132,10 @@ class BagWriter:
         return writer
 
 
+class DamagedBag(InputError):
+    """A bag ends before its time; what lies before the damage has been read."""
+
+
 class BagReader:
     """An open bag: a folder with metadata.yaml, an .mcap or a .db3 file.
 
@@ -141,14 +143,25 @@ class BagReader:
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Raises InputError with file and cause where it is missing, damaged or no bag."""
+        """Raises InputError with file and cause where it is missing, no bag, or not readable."""
         self.path = Path(path)
-        with self._naming_the_file():
-            self._reader = _open(self.path)
+        try:
+            self._reader, cause = _open(self.path)
+        except FileNotFoundError as error:
+            raise InputError(
+                f'{self.path}: no bag (a folder with metadata.yaml, an .mcap or a .db3 file)'
+            ) from error
+        except Exception as error:
+            text = f'{self.path}: damaged, cut off or no bag: {_cause(error)}'
+            raise InputError(text) from error
         self.topics = {c.topic: c.msgtype for c in self._reader.connections}
         """Type of every topic, e.g. sensor_msgs/msg/Image."""
         self.counts = {c.topic: c.msgcount for c in self._reader.connections}
         """Number of messages of every topic."""
+        self.damage: DamagedBag | None = None
+        """Why the bag ends before its time, as far as that is known by now."""
+        if cause is not None:
+            self.damage = self._damaged(cause, sum(self.counts.values()))
 
     def latched(self, topic: str) -> bool:
         """Whether `topic` was recorded with transient-local durability."""
@@ -157,17 +170,34 @@ class BagReader:
         return any(p.durability == QosDurability.TRANSIENT_LOCAL for p in profiles)
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
-        """(topic, log time in ns, serialized message) by log time, of `topics` or of all."""
+        """(topic, log time in ns, serialized message) by log time, of `topics` or of all.
+
+        Raises DamagedBag behind the last one where the bag ends before its time.
+        """
+        yield from self.readable(topics)
+        if self.damage is not None:
+            raise self.damage
+
+    def readable(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
+        """messages() without the error: `damage` tells whether there are more."""
         chosen = [c for c in self._reader.connections if topics is None or c.topic in topics]
         # To the library no connections mean all of them.
         stream = iter(self._reader.messages(chosen) if chosen else ())
+        count = 0
         while True:
-            with self._naming_the_file():
+            try:
                 entry = next(stream, None)
-            if entry is None:
+            except Exception as error:  # the library fails in its own way in each of its parts
+                self.damage = self._damaged(error, count)
                 return
+            if entry is None:
+                break
+            count += 1
             connection, stamp_ns, data = entry
             yield connection.topic, stamp_ns, data
+        promised = sum(c.msgcount for c in chosen)
+        if count < promised:  # the library skips some damage without a word
+            self.damage = self._damaged(ReaderError(f'the index promises {promised}'), count)
 
     def decode(self, topic: str, data: bytes) -> Any:
         """The message of rclpy in `data`. Raises InputError for bytes that are none."""
@@ -203,27 +233,28 @@ class BagReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def _naming_the_file(self) -> Iterator[None]:
-        # A damaged file fails in every part of the library in its own way.
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise InputError(
-                f'{self.path}: no bag (a folder with metadata.yaml, an .mcap or a .db3 file)'
-            ) from error
-        except Exception as error:
-            text = ' '.join(str(error).split()) or type(error).__name__
-            raise InputError(f'{self.path}: damaged, cut off or no bag: {text}') from error
+    def _damaged(self, cause: Exception, count: int) -> DamagedBag:
+        return DamagedBag(
+            f'{self.path}: damaged or cut off, {count} messages were read: {_cause(cause)}'
+        )
 
 
-def _open(path: Path) -> Reader | CutMcapReader:
-    """A reader of the bag, open."""
+def is_bag(path: Path) -> bool:
+    """Whether `path` looks like a bag, be it damaged."""
+    return path.suffix in ('.mcap', '.db3') or any(
+        any(path.glob(pattern)) for pattern in ('metadata.yaml', '*.mcap', '*.db3')
+    )
+
+
+def _open(path: Path) -> tuple[Reader | CutMcapReader, Exception | None]:
+    """A reader of the bag, open, and why it reaches only a part of it."""
     try:
         reader = Reader(path)
         reader.open()
-        return reader
-    except Exception:
+        for file in [path] if path.is_file() else path.glob('*.db3'):
+            check_pages(file)
+        return reader, None
+    except Exception as cause:
         # The folder of a killed recorder has no metadata.yaml yet.
         files = [path] if path.is_file() else sorted(path.glob('*.mcap'))
         if len(files) != 1 or files[0].suffix != '.mcap':
@@ -233,9 +264,12 @@ def _open(path: Path) -> Reader | CutMcapReader:
             rest.open()
         if not rest.connections:
             raise
-        count = sum(connection.msgcount for connection in rest.connections)
-        log.warning('%s was cut off or is damaged; %d messages before that are read', path, count)
-        return rest
+        return rest, cause
+
+
+def _cause(error: Exception) -> str:
+    """One line of an error of the library."""
+    return ' '.join(str(error).split()) or type(error).__name__
 
 
 def type_name(cls: type) -> str:

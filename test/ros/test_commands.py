@@ -49,6 +49,12 @@ def test_process_bag_takes_the_nodes_parameters(bag, tmp_path, capsys, monkeypat
         (['process-bag', 'nowhere.mcap', 'out.mcap'], 'nowhere.mcap: no bag'),
         (['process-bag', 'a', 'b', 'engine.devise=cpu'], "unknown key 'engine.devise'"),
         (['play-bag', 'a', '--rate', '0'], 'rate 0.0 is not a positive number'),
+        (['demo', '--input', 'nowhere'], 'nowhere does not exist: give a folder of images'),
+        (
+            ['demo', '--input', __file__],
+            f'{__file__} is neither a folder nor a bag: give a folder',
+        ),
+        (['make-bag', __file__, 'out.mcap'], f'{__file__} is a file: give a folder of images'),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, said, capsys, monkeypatch, tmp_path):
