@@ -531,10 +531,18 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'build-engine': build_engine,
     'export': export,
 }
+STOPPABLE = (
+    'make-bag', 'play-bag', 'record-bag', 'process-bag', 'node', 'wait-active', 'demo',
+    'benchmark',
+)  # fmt: skip
+"""Verbs that Ctrl-C ends with exit code 0, also before `process.run` has its handlers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code is 0 for success, 2 for wrong input, 130 for Ctrl-C."""
+    """Run one verb; the exit code is 0 for success, 2 for wrong input, 130 for Ctrl-C.
+
+    Where Ctrl-C is the way to end the verb, it is a success.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ('-h', '--help'):
         print(_usage())
@@ -549,7 +557,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'tag_perception {verb}: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return 0 if verb in STOPPABLE else 130
 
 
 def run_benchmark() -> int:

@@ -1,4 +1,7 @@
-"""Dataclass ⇄ YAML ⇄ "a.b=c" overrides; an unknown key or a wrong type is an error."""
+"""Dataclass ⇄ YAML ⇄ "a.b=c" overrides; an unknown key or a wrong type is an error.
+
+PyYAML is imported where it is used: a command imports this module before it handles signals.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 Config = TypeVar('Config')
 
@@ -84,6 +85,8 @@ def load(cls: type[Config], path: Path | str, overrides: Sequence[str] = ()) -> 
 
 def save(config: Any, path: Path | str) -> None:
     """Write a dataclass as YAML that `load` reads back."""
+    import yaml
+
     Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
@@ -109,6 +112,8 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
 
 
 def _parse(text: str) -> Any:
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: the 99th of May

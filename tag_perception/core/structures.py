@@ -54,7 +54,7 @@ class Camera:
 
     def fault(self) -> str | None:
         """Why this calibration cannot place a 3D box, or None if it can."""
-        values = (self.fx, self.fy, self.u0, self.v0)
+        values = tuple(map(float, (self.fx, self.fy, self.u0, self.v0)))
         if not np.all(np.isfinite(values)):
             return f'intrinsics are not finite: fx, fy, u0, v0 = {values}'
         if self.fx <= 0 or self.fy <= 0:

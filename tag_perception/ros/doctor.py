@@ -47,7 +47,10 @@ def explain_silence(node: Node, ours: Subscribed) -> str:
                 f'qos_overrides.{ours.topic}.subscription.reliability:=best_effort'
             )
     names = ', '.join(sorted({endpoint_name(publisher) for publisher in publishers}))
-    return f'publisher {names} matches, but sends nothing'
+    matching = f'publisher {names} matches, but nothing arrives: it sends nothing'
+    if ours.argument != 'image':
+        return matching
+    return f'{matching}, or its transport loses what is large (README: "lost frames")'
 
 
 def explain_subscribers(node: Node, topic: str, offered: QoSProfile) -> list[str]:

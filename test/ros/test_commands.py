@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tag_perception import cli
@@ -65,3 +68,19 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments, said, capsys, monkey
     assert lines[-1].startswith(f'tag_perception {arguments[0]}: ')
     assert said in lines[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(('verb', 'code'), [('node', 0), ('demo', 0), ('train', 130)])
+def test_ctrl_c_before_the_work_has_begun(verb, code, monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.VERBS, verb, interrupted)
+    assert cli.main([verb]) == code
+    assert capsys.readouterr().err == ''
+
+
+def test_nothing_heavy_is_imported_before_signals_are_handled():
+    code = 'import sys, tag_perception.cli, tag_perception.ros.process; print(*sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert {'yaml', 'numpy', 'torch', 'rclpy'} & set(done.stdout.split()) == set()
