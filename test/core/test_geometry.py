@@ -65,6 +65,8 @@ def test_golden_angles(golden):
     assert near(geometry.psi_from_alpha(alpha, u, INTRINSICS[0], INTRINSICS[2]), psi.item(), 1e-9)
     in_v = geometry.euler_from_rotation(geometry.rotation_from_quaternion(tensor(Q_V)))
     assert near(torch.stack(in_v), [0.4600975, 0.0101990, -0.0196975], 1e-6)
+    official = Quaternion(Q_V).yaw_pitch_roll  # of the scores: Rx Ry Rz, about the axes of V
+    assert near(tensor(official), [0.4602023, 0.0003906, -0.0221776], 1e-6)
 
 
 def test_golden_corners_and_amodal_box(golden):
