@@ -288,6 +288,8 @@ def format_summary(summary: dict[str, Any]) -> str:
         f'device     {summary["device"]} ({summary["device_name"]}), {summary["precision"]}',
         f'checkpoint {summary["checkpoint"]}',
     ]
+    if f'{NODE}/detections' not in summary['topics']:
+        lines.append('detections withheld: the input has no calibration that fits its images')
     scores = dict(summary.get('scores', {}))
     remarks = scores.pop('remarks', [])
     if scores:

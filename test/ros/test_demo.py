@@ -96,7 +96,8 @@ def test_a_bag_with_other_topics_and_without_calibration(start, small, tmp_path)
     assert process.wait() == 0, process.output
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['frames']['processed'] == summary['frames']['sent'] == 3
-    assert '/perception/detections' not in summary['topics']  # withheld
+    assert '/perception/detections' not in summary['topics']
+    assert 'detections withheld: the input has no calibration' in process.output
     with BagReader(out / 'input.mcap') as source, BagReader(out / 'output.mcap') as recording:
         assert headers(recording, '/perception/depth/image') == headers(source, '/front/image_raw')
 
