@@ -147,7 +147,9 @@ def street(arguments: Sequence[str]) -> int:
 
     size = parse_size(args.size)
     names = write_tree(**{**vars(args), 'size': size})
-    print(f'{args.out}: {len(names)} streets of split {args.split}, {names[0]} … {names[-1]}')
+    streets = 'street' if len(names) == 1 else 'streets'
+    span = ' … '.join(dict.fromkeys([names[0], names[-1]]))
+    print(f'{args.out}: {len(names)} {streets} of split {args.split}, {span}')
     return 0
 
 
