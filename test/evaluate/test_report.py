@@ -34,14 +34,14 @@ def assert_self_contained(html):
 def test_the_verb_writes_results_and_a_self_contained_report(tree, tmp_path, capsys):
     torch.manual_seed(0)
     config = replace(PRESETS['tag_slim'], input_size=(64, 128))
-    weights = tmp_path / 'tiny.safetensors'
+    weights = tmp_path / 'tiny' / 'best.safetensors'
     checkpoint.save(weights, build_network(config), config, {})
     out = tmp_path / 'out'
     arguments = ['evaluate', str(weights), str(tree), '--out', str(out), '--device', 'cpu']
     assert main(arguments) == 0
     assert 'miou' in capsys.readouterr().out
     results = json.loads((out / 'results.json').read_text())
-    assert results['name'] == 'tiny'
+    assert results['name'] == 'tiny/best'
     assert results['sha256'] == checkpoint.load(weights).sha256
     for key in ('miou', 'mds_amodal', 'mds_modal', 'car_ds_amodal', 'car_ds_modal'):
         assert 0 <= results[key] <= 1
@@ -49,6 +49,7 @@ def test_the_verb_writes_results_and_a_self_contained_report(tree, tmp_path, cap
     assert results['rmse_disp_px'] > 0
     html = (out / 'report.html').read_text()
     assert_self_contained(html)
+    assert 'tag, input 64×128' in html
     for section in SECTIONS:
         assert f'<h2>{section}</h2>' in html
     for name in Cityscapes3D(tree, 'val').names:
@@ -86,5 +87,5 @@ def test_the_report_says_what_the_official_rule_did_and_what_was_left_out(tree, 
     html = write_report(results, dataset, scene_from_labels, tmp_path).read_text()
     assert 'lie in one 5 m range bin' in html
     assert 'x_camera.json: intrinsic.fx: is missing' in html
-    assert '1 broken frames were left out' in html
+    assert 'Broken frames that were left out: 1' in html
     assert '<h2>Worst frames</h2>' not in html  # there is one frame, and it is the best
