@@ -41,7 +41,11 @@ img { width: 100%; display: block; margin: 8px 0; }
 <div class="tile"><b>{{ value }}</b><span>{{ label }}</span></div>
 {%- endfor %}
 </div>
-<p class="note">Scored at full image resolution. mIoU: 19 classes, void not scored. RMSE over all
+<p class="note">Frames with labels:
+{%- for task in ('detection3d', 'semantic', 'depth') %}
+{{ task }} {{ results.scored_frames[task] }}{{ ',' if not loop.last else '.' }}
+{%- endfor %}
+Scored at full image resolution. mIoU: 19 classes, void not scored. RMSE over all
 pixels of the set, metres for depths below 80 m, disparity for every pixel that has one; where the
 network says there is no depth (sky) but the truth has one, its answer counts as 80 m.
 Detection Score: the official tool, IoU &gt; 0.7; means are over classes that occur.</p>
@@ -78,6 +82,7 @@ is greatest: the large dots in the curves.</p>
 <p class="note">* all matched boxes of this class lie in one 5 m range bin; the official rule then
 sets its four terms, and with them its Detection Score, to 0.</p>
 {%- endif %}
+{%- if figures.precision_recall %}
 <img src="{{ figures.precision_recall }}" alt="precision over recall">
 <h3>Errors of the {{ results.detection3d.matched.boxes }} boxes matched amodally</h3>
 {%- if figures.box_errors %}
@@ -86,14 +91,18 @@ the true yaw and neither pitch nor roll: the heads are worth having where they b
 <img src="{{ figures.box_errors }}" alt="box error over distance">
 {%- else %}<p>No box matched.</p>
 {%- endif %}
+{%- endif %}
 </section>
 {%- endif %}
 
 {%- if results.semantic %}
 <section><h2>Semantic segmentation</h2>
+{%- if figures.class_iou %}
 <p>Pixel accuracy {{ results.semantic.pixel_accuracy | percent }} %</p>
 <img src="{{ figures.class_iou }}" alt="IoU by class">
 <img src="{{ figures.confusion }}" alt="confusion matrix">
+{%- else %}<p>All pixels are void.</p>
+{%- endif %}
 </section>
 {%- endif %}
 
@@ -107,7 +116,9 @@ the true yaw and neither pitch nor roll: the heads are worth having where they b
 <td>{{ results.depth.rmse_disp_px | number(3) }}</td><td>{{ results.depth.abs_m | number(3) }}</td>
 <td>{{ results.depth.abs_rel | percent }}</td><td>{{ results.depth.delta1 | percent }} %</td>
 <td>{{ results.depth.missing | percent }} %</td></tr></table>
+{%- if figures.depth_errors %}
 <img src="{{ figures.depth_errors }}" alt="depth error over distance">
+{%- endif %}
 </section>
 {%- endif %}
 

@@ -2,12 +2,15 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tag_perception.cli import main
 from tag_perception.core import checkpoint
 from tag_perception.core.network import PRESETS, build_network
+from tag_perception.core.structures import Objects3D, Scene
 from tag_perception.data.cityscapes3d import Cityscapes3D
 from tag_perception.evaluate.evaluation import evaluate, scene_from_labels
 from tag_perception.evaluate.report import write_report
@@ -77,6 +80,33 @@ def test_tasks_that_a_network_lacks_have_no_section(tree, tmp_path):
     assert '<h2>Semantic segmentation</h2>' in html
     for section in ('3D detection', 'Depth', 'Attention'):
         assert f'<h2>{section}</h2>' not in html
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('labels', ['empty', 'absent'])
+def test_without_anything_to_score_there_are_no_empty_charts(write_tree, tmp_path, labels):
+    root = write_tree(tmp_path / 'tree', frames=2)
+    dataset = Cityscapes3D(root, 'val')
+    for path in root.glob('*/val/*/*'):
+        if labels == 'absent' and path.parts[-4] in ('gtFine', 'disparity', 'gtBbox3d'):
+            path.unlink()
+        elif path.name.endswith(('labelIds.png', 'disparity.png')):
+            Image.fromarray(np.zeros_like(Image.open(path))).save(path)
+        elif path.name.endswith('gtBbox3d.json'):
+            document = json.loads(path.read_text())
+            path.write_text(json.dumps(document | {'objects': [], 'ignore': []}))
+
+    def scene_of(sample):
+        return Scene(torch.zeros(128, 256).byte(), torch.ones(128, 256), Objects3D.empty())
+
+    results = evaluate(lambda image, camera: scene_of(None), dataset, tmp_path)
+    html = write_report(results, dataset, scene_of, tmp_path).read_text()
+    assert '>nan' not in html
+    assert 'None' not in html
+    assert '<img' not in html  # no frame is better than another either
+    frames = 2 if labels == 'empty' else 0
+    assert f'detection3d {frames},' in html
+    assert ('All pixels are void' in html) == (labels == 'empty')
 
 
 def test_the_report_says_what_the_official_rule_did_and_what_was_left_out(tree, tmp_path):
