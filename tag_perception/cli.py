@@ -655,7 +655,7 @@ def _demo_input(args: argparse.Namespace) -> Callable[[Path, Any], object]:
     else:
         from tag_perception.data.street.clip import street_clip
 
-        total, frames = street_clip(min(args.frames, 6))
+        total, frames = street_clip(min(args.frames, 30))  # as many as a snippet of Cityscapes
     return lambda output, stop: bag.make_bag(frames, output, total=total, progress=True, stop=stop)
 
 
