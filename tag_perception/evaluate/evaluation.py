@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from tag_perception.config import InputError
 from tag_perception.core.structures import Camera, Sample, Scene
@@ -48,7 +49,10 @@ def evaluate(
     """
     evaluation = Evaluation(Path(out_dir))
     broken: list[InputError] | None = [] if skip_broken else None
-    for frame, sample in _samples(dataset, limit, broken):
+    total = len(dataset.frames[:limit])
+    samples = _samples(dataset, limit, broken)
+    # disable=None: a bar on a terminal only.
+    for frame, sample in tqdm(samples, 'evaluate', total, leave=False, unit='frame', disable=None):
         start = time.perf_counter()
         scene = predict(sample.image, sample.camera)
         evaluation.add(
