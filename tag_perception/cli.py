@@ -90,7 +90,10 @@ def compare(arguments: Sequence[str]) -> int:
         help='single-task results; without them the first of the results is the baseline',
     )  # fmt: skip
     parser.add_argument('--metrics', default='mds_amodal,miou,rmse_m', help='one per task')
-    parser.add_argument('--fps', nargs='+', metavar='NAME=VALUE', default=[])
+    parser.add_argument(
+        '--fps', nargs='+', metavar='NAME=VALUE', default=[],
+        help='speeds, instead of those at which evaluate ran',
+    )  # fmt: skip
     parser.add_argument('--out', metavar='FILE', help='draw the figure (svg, png, pdf)')
     args = parser.parse_args(arguments)
     from tag_perception.evaluate import comparison
@@ -147,7 +150,9 @@ def street(arguments: Sequence[str]) -> int:
 
     size = parse_size(args.size)
     names = write_tree(**{**vars(args), 'size': size})
-    print(f'{args.out}: {len(names)} streets of split {args.split}, {names[0]} … {names[-1]}')
+    streets = 'street' if len(names) == 1 else 'streets'
+    span = ' … '.join(dict.fromkeys([names[0], names[-1]]))
+    print(f'{args.out}: {len(names)} {streets} of split {args.split}, {span}')
     return 0
 
 
@@ -552,7 +557,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'tag_perception: no verb {verb!r}; known: {", ".join(VERBS)}', file=sys.stderr)
         return 2
     try:
-        return VERBS[verb](rest)
+        code = VERBS[verb](rest)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads our output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except InputError as error:
         print(f'tag_perception {verb}: {error}', file=sys.stderr)
         return 2
@@ -665,7 +675,7 @@ def _demo_input(args: argparse.Namespace) -> Callable[[Path, Any], object]:
     else:
         from tag_perception.data.street.clip import street_clip
 
-        total, frames = street_clip(min(args.frames, 6))
+        total, frames = street_clip(min(args.frames, 30))  # as many as a snippet of Cityscapes
     return lambda output, stop: bag.make_bag(frames, output, total=total, progress=True, stop=stop)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,8 +49,17 @@ def delta_t(values: Mapping[str, float], baseline: Mapping[str, float]) -> float
 
 
 def read_entries(paths: Sequence[Path | str], speeds: Sequence[str] = ()) -> list[Entry]:
-    """Results files, or folders that hold one; `speeds` are "name=fps" and override the files."""
-    entries = [_read_entry(Path(path)) for path in paths]
+    """Results files, or folders that hold one; `speeds` are "name=fps" and override the files.
+
+    Entries of the same name get their folder's behind it.
+    """
+    files = [Path(path, RESULTS) if Path(path).is_dir() else Path(path) for path in paths]
+    entries = [_read_entry(file) for file in files]
+    names = Counter(entry.name for entry in entries)
+    entries = [
+        replace(entry, name=f'{entry.name} ({_folder(file)})') if names[entry.name] > 1 else entry
+        for entry, file in zip(entries, files, strict=True)
+    ]
     fps = dict(_parse_speed(text) for text in speeds)
     for name in fps:
         if name not in {entry.name for entry in entries}:
@@ -102,27 +113,34 @@ def draw(rows: Sequence[Row], path: Path | str) -> None:
     points = []
     for row in rows:
         if row.fps is None:
-            raise InputError(f'{row.name}: no "fps" in its results; give --fps {row.name}=VALUE')
+            given = shlex.quote(f'{row.name}=VALUE')
+            raise InputError(f'{row.name}: no "fps" in its results; give --fps {given}')
         points.append((row.fps, row.delta_t))
     figure = Figure(figsize=(7, 5), layout='constrained')
     axes = figure.subplots()
     middle = (min(fps for fps, _ in points) + max(fps for fps, _ in points)) / 2
-    axes.axhline(0, color='0.6', linewidth=1)
-    axes.axvline(REAL_TIME_FPS, color='0.6', linewidth=1, linestyle='--')
+    axes.axhline(0, color='0.6', linewidth=1, zorder=1)
+    axes.axvline(REAL_TIME_FPS, color='0.6', linewidth=1, linestyle='--', zorder=1)
     for index, (row, point) in enumerate(zip(rows, points, strict=True)):
         axes.plot(*point, 'o', markersize=9, color=f'C{index % 10}')
-        text = f'{row.name}\n{row.delta_t:+.2f} %'
+        text = f'{row.name}: {row.delta_t:+.2f} %'
         on_right = point[0] > middle  # its label goes to the left, into the picture
         axes.annotate(
             text,
             point,
-            (-7 if on_right else 7, 5),
+            (-8 if on_right else 8, 0),
             textcoords='offset points',
             fontsize=8,
             ha='right' if on_right else 'left',
+            va='center',
+            zorder=1.5,  # its white background lies over the lines and under the points
+            bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 0.5},
         )
     axes.margins(0.18)
-    axes.set(xlabel='frames per second', ylabel='ΔT in % of the baseline (higher is better)')
+    axes.set(
+        xlabel=f'frames per second (dashed: real time, {REAL_TIME_FPS:g})',
+        ylabel='ΔT in % of the baseline (higher is better)',
+    )
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:
@@ -130,14 +148,17 @@ def draw(rows: Sequence[Row], path: Path | str) -> None:
 
 
 def _read_entry(path: Path) -> Entry:
-    path = path / RESULTS if path.is_dir() else path
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f'{path}: not a results file of evaluate: {error}') from error
     if not isinstance(values, dict):
         raise InputError(f'{path}: not a results file of evaluate')
-    return Entry(str(values.get('name') or path.absolute().parent.name), values, values.get('fps'))
+    return Entry(str(values.get('name') or _folder(path)), values, values.get('fps'))
+
+
+def _folder(file: Path) -> str:
+    return file.absolute().parent.name
 
 
 def _parse_speed(text: str) -> tuple[str, float]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from tag_perception.config import InputError
 from tag_perception.core.structures import Camera, Sample, Scene
@@ -43,11 +44,15 @@ def evaluate(
     """Score `predict` on the first `limit` frames; writes and returns OUT/results.json.
 
     A broken frame raises InputError, or is left out and listed. `about` goes to the results as it
-    is (name, checkpoint, fps, …). Tasks that scenes or labels lack are None.
+    is (name, checkpoint, …). Tasks that scenes or labels lack are None. `fps` is the speed of
+    `predict`, one image after the other.
     """
     evaluation = Evaluation(Path(out_dir))
     broken: list[InputError] | None = [] if skip_broken else None
-    for frame, sample in _samples(dataset, limit, broken):
+    total = len(dataset.frames[:limit])
+    samples = _samples(dataset, limit, broken)
+    # disable=None: a bar on a terminal only.
+    for frame, sample in tqdm(samples, 'evaluate', total, leave=False, unit='frame', disable=None):
         start = time.perf_counter()
         scene = predict(sample.image, sample.camera)
         evaluation.add(
@@ -55,11 +60,13 @@ def evaluate(
         )
     if not evaluation.frames:
         raise InputError(f'{dataset.root}: no frame of {dataset.split} could be scored')
+    scores = evaluation.results()
     results = {
         **(about or {}),
         'dataset': str(dataset.root),
         'split': dataset.split,
-        **evaluation.results(),
+        'fps': 1e3 / scores['predict_ms'],
+        **scores,
         'broken': [str(error) for error in broken or ()],
     }
     return write_results(results, Path(out_dir))

@@ -30,7 +30,7 @@ def picture(image: np.ndarray) -> str:
 
 def precision_recall(detection: dict[str, Any]) -> str:
     """Precision over recall by class, for both matchings; a dot at the working point."""
-    figure = Figure(figsize=(10, 4.2), layout='constrained')
+    figure = Figure(figsize=(10, 5), layout='constrained')
     for axes, matching in zip(
         figure.subplots(1, 2, sharey=True), ('amodal', 'modal'), strict=True
     ):
@@ -48,14 +48,14 @@ def precision_recall(detection: dict[str, Any]) -> str:
         axes.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel='recall', ylabel='precision')
         axes.set_title(f'{matching} matching, IoU > 0.7')
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc='lower left')
+        _legend_below(axes, columns=3)
     return chart(figure)
 
 
 def box_errors(matched: dict[str, Any]) -> str:
     """Errors of matched boxes over distance: centre, yaw, and tilt beside that of level boxes."""
     ranges, mean = matched['by_range'], matched['mean']
-    figure = Figure(figsize=(10, 3.6), layout='constrained')
+    figure = Figure(figsize=(10, 4.2), layout='constrained')
     panels = (
         ('centre, metres', (('center_m', '3D distance', 'C0', 'o-'),), 1.0),
         ('yaw, degrees', (('yaw_rad', 'yaw', 'C0', 'o-'),), 180 / np.pi),
@@ -78,7 +78,7 @@ def box_errors(matched: dict[str, Any]) -> str:
         axes.set(xlabel='distance in V, m', xlim=(0, ranges['edges_m'][-1]), title=title)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        _legend_below(axes, columns=1)
     return chart(figure)
 
 
@@ -154,6 +154,11 @@ def attention(image: np.ndarray, maps: dict[str, np.ndarray]) -> str:
         _heat(grid[1, column], maps[f'alpha_h/{task}'], f'α·h, {task}')
         _heat(grid[2, column], maps[f'h_t/{task}'], f'α·h + β, {task}')
     return _png(figure)
+
+
+def _legend_below(axes: Axes, columns: int) -> None:
+    """Curves may be anywhere within the axes, so the legend is not."""
+    axes.legend(fontsize=8, ncols=columns, loc='upper center', bbox_to_anchor=(0.5, -0.17))
 
 
 def _heat(axes: Axes, values: np.ndarray, title: str) -> None:

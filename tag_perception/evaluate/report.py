@@ -112,13 +112,14 @@ def _has_single_bin(results: dict[str, Any]) -> bool:
 def _figures(results: dict[str, Any]) -> dict[str, str]:
     made = {}
     if results['detection3d']:
-        made['precision_recall'] = figures.precision_recall(results['detection3d'])
+        if any(results['detection3d']['amodal']['classes'].values()):
+            made['precision_recall'] = figures.precision_recall(results['detection3d'])
         if results['detection3d']['matched']['boxes']:
             made['box_errors'] = figures.box_errors(results['detection3d']['matched'])
-    if results['semantic']:
+    if results['semantic'] and results['semantic']['miou'] is not None:
         made['class_iou'] = figures.class_iou(results['semantic'])
         made['confusion'] = figures.confusion(results['semantic'])
-    if results['depth']:
+    if results['depth'] and results['depth']['pixels']:
         made['depth_errors'] = figures.depth_errors(results['depth'])
     return made
 

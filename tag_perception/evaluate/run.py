@@ -34,9 +34,11 @@ def evaluate_checkpoint(
     dataset = Cityscapes3D(root, split)
     predictor = NetworkPredictor(loaded.network, device)
     about = {
-        'name': Path(checkpoint).stem,
+        'name': _name(Path(checkpoint)),
         'checkpoint': str(checkpoint),
         'sha256': loaded.sha256,
+        'backbone': loaded.config.backbone,
+        'input_size': list(loaded.config.input_size),
         'device': str(predictor.device),
     }
     results = evaluate(predictor, dataset, out, skip_broken=skip_broken, limit=limit, about=about)
@@ -48,6 +50,12 @@ def evaluate_checkpoint(
         predictor.attention,
     )
     return results, report
+
+
+def _name(checkpoint: Path) -> str:
+    """That of the file, for best and last, the names of every training, behind their folder's."""
+    folder = f'{checkpoint.absolute().parent.name}/' if checkpoint.stem in ('best', 'last') else ''
+    return folder + checkpoint.stem
 
 
 def format_headline(results: dict[str, Any]) -> str:

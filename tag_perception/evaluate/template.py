@@ -31,6 +31,8 @@ img { width: 100%; display: block; margin: 8px 0; }
 <code>{{ results.dataset }}</code>
 {%- if results.checkpoint %} · checkpoint <code>{{ results.checkpoint }}</code>{% endif %}
 {%- if results.sha256 %} · sha256 <code>{{ results.sha256[:16] }}</code>{% endif %}
+{%- if results.backbone %} · {{ results.backbone }}, input {{ results.input_size | join('×') }}
+{%- endif %}
 {%- if results.device %} · {{ results.device }}{% endif %}
 · median time for one frame {{ results.predict_ms | number(1) }} ms</p>
 
@@ -39,12 +41,16 @@ img { width: 100%; display: block; margin: 8px 0; }
 <div class="tile"><b>{{ value }}</b><span>{{ label }}</span></div>
 {%- endfor %}
 </div>
-<p class="note">Scored at full image resolution. mIoU: 19 classes, void not scored. RMSE over all
+<p class="note">Frames with labels:
+{%- for task in ('detection3d', 'semantic', 'depth') %}
+{{ task }} {{ results.scored_frames[task] }}{{ ',' if not loop.last else '.' }}
+{%- endfor %}
+Scored at full image resolution. mIoU: 19 classes, void not scored. RMSE over all
 pixels of the set, metres for depths below 80 m, disparity for every pixel that has one; where the
 network says there is no depth (sky) but the truth has one, its answer counts as 80 m.
 Detection Score: the official tool, IoU &gt; 0.7; means are over classes that occur.</p>
 {%- if results.broken %}
-<details open><summary>{{ results.broken | length }} broken frames were left out</summary>
+<details open><summary>Broken frames that were left out: {{ results.broken | length }}</summary>
 <ul>{% for line in results.broken %}<li><code>{{ line }}</code></li>{% endfor %}</ul></details>
 {%- endif %}
 </section>
@@ -68,26 +74,35 @@ Detection Score: the official tool, IoU &gt; 0.7; means are over classes that oc
 {%- endfor %}<td></td><td></td></tr>
 </table></div>
 {%- endfor %}
+<p class="note">DS = AP × mean of the four terms. The terms rate only the boxes that matched, so a
+class with few boxes found can have good ones; 100 is perfect. Those of the angles are cosines: an
+error of 1° costs less than 0.01. Matching is at the working confidence, where precision × recall
+is greatest: the large dots in the curves.</p>
 {%- if one_bin %}
 <p class="note">* all matched boxes of this class lie in one 5 m range bin; the official rule then
 sets its four terms, and with them its Detection Score, to 0.</p>
 {%- endif %}
+{%- if figures.precision_recall %}
 <img src="{{ figures.precision_recall }}" alt="precision over recall">
-<h3>Errors of the {{ results.detection3d.matched.boxes }} matched boxes</h3>
+<h3>Errors of the {{ results.detection3d.matched.boxes }} boxes matched amodally</h3>
 {%- if figures.box_errors %}
 <p class="note">Angles between true and predicted box in the axes of the true one. A level box has
 the true yaw and neither pitch nor roll: the heads are worth having where they beat it.</p>
 <img src="{{ figures.box_errors }}" alt="box error over distance">
 {%- else %}<p>No box matched.</p>
 {%- endif %}
+{%- endif %}
 </section>
 {%- endif %}
 
 {%- if results.semantic %}
 <section><h2>Semantic segmentation</h2>
+{%- if figures.class_iou %}
 <p>Pixel accuracy {{ results.semantic.pixel_accuracy | percent }} %</p>
 <img src="{{ figures.class_iou }}" alt="IoU by class">
 <img src="{{ figures.confusion }}" alt="confusion matrix">
+{%- else %}<p>All pixels are void.</p>
+{%- endif %}
 </section>
 {%- endif %}
 
@@ -95,13 +110,15 @@ the true yaw and neither pitch nor roll: the heads are worth having where they b
 <section><h2>Depth</h2>
 <table>
 <tr><th>pixels below 80 m</th><th>RMSE m</th><th>RMSE disparity px</th><th>mean error m</th>
-<th>mean relative %</th><th>within 25 % of pixels</th><th>no answer %</th></tr>
+<th>mean relative %</th><th>pixels within 25 %</th><th>pixels without answer</th></tr>
 <tr><td>{{ '{:,}'.format(results.depth.pixels) }}</td>
 <td>{{ results.depth.rmse_m | number(3) }}</td>
 <td>{{ results.depth.rmse_disp_px | number(3) }}</td><td>{{ results.depth.abs_m | number(3) }}</td>
 <td>{{ results.depth.abs_rel | percent }}</td><td>{{ results.depth.delta1 | percent }} %</td>
-<td>{{ results.depth.missing | percent }}</td></tr></table>
+<td>{{ results.depth.missing | percent }} %</td></tr></table>
+{%- if figures.depth_errors %}
 <img src="{{ figures.depth_errors }}" alt="depth error over distance">
+{%- endif %}
 </section>
 {%- endif %}
 
@@ -118,8 +135,10 @@ Upper row: network, boxes above the working confidence. Lower row: ground truth.
 
 {%- if attention %}
 <section><h2>Attention</h2>
-<p class="note">Means over the channels, each map coloured from its 1st to its 99th percentile:
-the shared feature h, the spatial attention β, and for every task α·h and what its head gets.</p>
+<p class="note">As the paper's Fig. 4: the feature h that all tasks share, the spatial attention β,
+also shared, and for every task α·h and α·h + β, which is what its head sees. A square is 8×8
+pixels of the network's input, its colour the mean over the channels, from the 1st percentile of
+the map (blue) to the 99th (red); these two values stand above each map.</p>
 {%- for frame in attention %}
 <h3>{{ frame.name }}</h3><img src="{{ frame.picture }}" alt="attention of {{ frame.name }}">
 {%- endfor %}

@@ -76,6 +76,16 @@ def test_the_figure_needs_every_fps(results, tmp_path, capsys):
     assert 'name=value' in capsys.readouterr().err
 
 
+def test_networks_of_one_name_are_told_apart_by_their_folders(results, tmp_path, capsys):
+    for folder, row, fps in (('slim', PAPER[0], 17.3), ('wide', PAPER[1], 12.4)):
+        results(folder, metrics_of(row[1:4]) | {'name': 'best', 'fps': fps})
+    files = [str(tmp_path / 'slim'), str(tmp_path / 'wide' / 'results.json')]
+    assert main(['compare', *files, '--fps', 'best (wide)=50']) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line[:11] for line in lines] == ['best (slim)', 'best (wide)']
+    assert [line.split()[-1] for line in lines] == ['17.3', '50.0']
+
+
 def test_missing_metrics_are_named():
     whole, half = Entry('whole', metrics_of(STL)), Entry('half', {'miou': 0.5, 'rmse_m': None})
     from tag_perception.config import InputError

@@ -45,6 +45,7 @@ def test_perfect_predictions_score_perfectly(tree, tmp_path):
     results = evaluate(oracle(dataset), dataset, tmp_path / 'out', about={'name': 'oracle'})
     assert results == strictly(tmp_path / 'out/results.json')
     assert results['name'] == 'oracle'
+    assert results['fps'] == pytest.approx(1e3 / results['predict_ms'])
     for key in ('miou', 'mds_amodal', 'mds_modal', 'car_ds_amodal', 'car_ds_modal'):
         assert results[key] == pytest.approx(1, abs=1e-6), key
     for key in ('rmse_m', 'rmse_disp_px', 'pitch_error_rad', 'roll_error_rad'):

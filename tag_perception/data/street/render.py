@@ -73,6 +73,17 @@ def check_device(device: str) -> None:
         raise InputError(f'device {device!r} cannot be used ({reason}); cpu always can') from error
 
 
+def check_street(seed: int, frame: int, size: tuple[int, int], split: str) -> None:
+    """Raise InputError unless there is such a street."""
+    if split not in SPLITS:
+        raise InputError(f'no split {split!r} for streets; choose one of {", ".join(SPLITS)}')
+    if seed < 0 or frame < 0:
+        raise InputError(f'seed {seed}, frame {frame}: must not be negative')
+    if size[0] < SMALLEST_SIZE[0] or size[1] < SMALLEST_SIZE[1]:
+        low = 'x'.join(map(str, SMALLEST_SIZE))
+        raise InputError(f'size {size[0]}x{size[1]} is too small; at least {low} (height x width)')
+
+
 def city(seed: int) -> str:
     """The city name of all frames of a seed."""
     return f'street{seed}'
@@ -83,16 +94,9 @@ def lay_out(
 ) -> World:
     """Street `frame` of `seed`, `step` / 17 s after the annotated moment, not rendered yet.
 
-    The same arguments give the same world; another split gives other streets. Raises InputError
-    for a size, seed or split that cannot be rendered.
+    The same arguments give the same world; another split gives other streets.
     """
-    if split not in SPLITS:
-        raise InputError(f'no split {split!r} for streets; choose one of {", ".join(SPLITS)}')
-    if seed < 0 or frame < 0:
-        raise InputError(f'seed {seed}, frame {frame}: must not be negative')
-    if size[0] < SMALLEST_SIZE[0] or size[1] < SMALLEST_SIZE[1]:
-        low = 'x'.join(map(str, SMALLEST_SIZE))
-        raise InputError(f'size {size[0]}x{size[1]} is too small; at least {low} (height x width)')
+    check_street(seed, frame, size, split)
     return compose(seed, frame, size, split, step)
 
 

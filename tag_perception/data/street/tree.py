@@ -16,7 +16,15 @@ from tqdm import tqdm
 
 from tag_perception.config import InputError
 from tag_perception.data.street.annotation import record
-from tag_perception.data.street.render import ANNOTATED, Rendering, city, render_frame, stem
+from tag_perception.data.street.render import (
+    ANNOTATED,
+    Rendering,
+    check_device,
+    check_street,
+    city,
+    render_frame,
+    stem,
+)
 from tag_perception.data.street.view import RATE_HZ, World
 
 SNIPPET = range(-ANNOTATED, 11)
@@ -60,6 +68,8 @@ def write_tree(
     """
     if frames < 1:
         raise InputError(f'frames {frames}: give at least 1')
+    check_device(device)
+    check_street(seed, 0, size, split)
     steps = SNIPPET if sequence else range(1)
     moments = [(frame, step) for frame in range(frames) for step in steps]
     jobs = _Jobs(moments, Path(out), seed, size, split, sequence, device)
@@ -133,12 +143,13 @@ def _write(path: Path, content: bytes) -> None:
         part.write_bytes(content)
         os.replace(part, path)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise InputError(
             f'{path}: cannot be written ({reason}); free space or give another folder'
         ) from error
+    finally:  # also after Ctrl-C
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _image(rendering: Rendering) -> bytes:
