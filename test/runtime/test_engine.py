@@ -259,9 +259,8 @@ def test_the_fastest_backend_is_found_once_and_remembered(weights, monkeypatch, 
     slow['openvino'] = 0.3
     assert build(weights).status.backend == 'torch'
     assert 'was made with another CPU; making it anew' in caplog.text
-    monkeypatch.setattr(cpu, 'has_bf16_tiles', lambda: True)
-    monkeypatch.setattr('tag_perception.runtime.engine.has_bf16_tiles', lambda: True)
-    engine = build(weights, precision='auto')
+    monkeypatch.setattr('tag_perception.runtime.engine.multiplies_bf16', lambda: True)
+    engine = build(weights, precision='bf16')
     assert engine.status.precision == 'bf16'
     assert built[-1] == ('torch', torch.bfloat16)
 
@@ -330,7 +329,7 @@ def test_missing_gpu_is_an_error_a_warning_or_noted(weights, caplog):
         engine = build(weights, device='cuda', on_no_gpu='warn', precision='fp16')
     assert 'no CUDA device' in caplog.text
     assert engine.status.device == 'cpu'
-    assert engine.status.precision == ('bf16' if cpu.has_bf16_tiles() else 'fp32')
+    assert engine.status.precision == 'fp32'
     assert 'running on the CPU' in engine.status.fallback
     caplog.clear()
     with caplog.at_level(logging.WARNING):
