@@ -105,6 +105,9 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss_weights: dict[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
     """lambda of each task; the paper's unless the experiment says otherwise."""
+    depth_beta_m: float = 1.0
+    """Depth error in metres up to which its loss is quadratic. Larger: more for the RMSE, where a
+    few large errors count most; smaller: more for the typical pixel."""
     auxiliary_weight: float = 0.4
     """Weight of the losses of training-only heads, where the network has them."""
     precision: Literal['32-true', 'bf16-mixed', '16-mixed'] = '32-true'
@@ -123,8 +126,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(
-            self, 'devices', 'machines', 'accumulate', 'validate_every', 'save_every', 'log_every'
-        )
+            self, 'devices', 'machines', 'accumulate', 'validate_every', 'save_every', 'log_every',
+            'depth_beta_m',
+        )  # fmt: skip
         _not_negative(self, 'steps', 'epochs', 'auxiliary_weight')
         if (self.steps > 0) == (self.epochs > 0):
             raise ConfigError('exactly one of steps and epochs has to be positive')

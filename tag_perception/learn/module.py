@@ -100,7 +100,8 @@ class SceneModule(TrainingModule):
         """Loss terms of all tasks and training-only heads, in float32."""
         outputs = network(to_input(batch['image'], self.config.network.input_size))
         with torch.autocast(self.device.type, enabled=False):
-            return loss_terms(outputs, batch['targets'])
+            options = {'depth': {'beta_m': self.config.depth_beta_m}}
+            return loss_terms(outputs, batch['targets'], options)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Weighted as in the paper unless the experiment says otherwise."""

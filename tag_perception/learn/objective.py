@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +24,21 @@ class NonFiniteLoss(InputError):
 
 
 def loss_terms(
-    outputs: Mapping[str, Tensor], targets: Mapping[str, dict[str, Tensor]]
+    outputs: Mapping[str, Tensor],
+    targets: Mapping[str, dict[str, Tensor]],
+    options: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
-    """Unweighted terms by `<output>/<term>`, in float32 whatever the precision of the network."""
+    """Unweighted terms by `<output>/<term>`, in float32 whatever the precision of the network.
+
+    `options` holds keyword arguments of the losses by task.
+    """
     terms = {}
     for name, output in outputs.items():
         if name == BOUNDARY:
             found = boundary_loss(output.float(), targets)
         else:
             task = name.removeprefix(AUXILIARY)
-            found = TASKS[task].loss(output.float(), targets[task])
+            found = TASKS[task].loss(output.float(), targets[task], **options.get(task, {}))
         terms.update({f'{name}/{term}': value for term, value in found.items()})
     return terms
 

@@ -96,3 +96,14 @@ def test_losses_are_computed_in_float32_whatever_the_network_gives(batch):
         assert value.item() == pytest.approx(
             loss_terms(outputs, batch['targets'])[name].item(), rel=0.05, abs=0.05
         )
+
+
+def test_the_depth_loss_follows_the_experiment(batch, tiny):
+    _, batch = batch
+    values = {}
+    for beta_m in (1.0, 1e6):
+        torch.manual_seed(0)
+        config = tiny(f'depth_beta_m={beta_m}')
+        module = SceneModule(config, build_network(config.network), 1).eval()
+        values[beta_m] = module.terms(module.network, batch)['depth/smooth_l1'].item()
+    assert values[1e6] < 1e-3 * values[1.0]

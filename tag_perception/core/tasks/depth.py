@@ -42,14 +42,17 @@ def encode_target(sample: Sample, stride: int) -> dict[str, Tensor]:
     return {'depth_m': torch.from_numpy(sample.depth)}
 
 
-def loss(output: Tensor, target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Smooth L1 (beta 1 m) per pixel measured in (0, DEPTH_CAP_M]; 0 where there is none."""
+def loss(output: Tensor, target: dict[str, Tensor], beta_m: float = 1.0) -> dict[str, Tensor]:
+    """Smooth L1 per pixel measured in (0, DEPTH_CAP_M]; 0 where there is none.
+
+    Errors below `beta_m` metres count quadratically, those above by their size.
+    """
     truth = target['depth_m']
     valid = (truth > 0) & (truth <= DEPTH_CAP_M)  # NaN compares false
     predicted = to_metres(output, (truth.shape[-2], truth.shape[-1]))
     # Filled before the difference: masking a NaN afterwards would leave it in the gradient.
     filled = torch.where(valid, truth, predicted.detach())
-    error = F.smooth_l1_loss(predicted, filled, reduction='sum')
+    error = F.smooth_l1_loss(predicted, filled, reduction='sum', beta=beta_m)
     return {'smooth_l1': error / valid.sum().clamp_min(1)}
 
 

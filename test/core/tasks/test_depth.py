@@ -33,6 +33,8 @@ def test_smooth_l1_by_hand():
     terms = depth.loss(torch.zeros(1, 1, 2, 4), target)
     assert terms.keys() == {'smooth_l1'}
     assert terms['smooth_l1'].item() == pytest.approx((0.5 * 0.5**2 + (3 - 0.5) + 0) / 3)
+    wide = depth.loss(torch.zeros(1, 1, 2, 4), target, beta_m=10.0)['smooth_l1']
+    assert wide.item() == pytest.approx((0.5 * 0.5**2 / 10 + 0.5 * 3**2 / 10 + 0) / 3)
 
 
 @pytest.mark.parametrize('value', [math.nan, 0.0, 1000.0])
