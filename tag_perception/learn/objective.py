@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tag_perception.config import InputError
 from tag_perception.core.labels import UNLABELLED
@@ -87,6 +87,19 @@ def check_finite(terms: Mapping[str, Tensor], names: Sequence[str], step: int) -
         f'the loss {", ".join(broken)} is not finite at step {step}, batch of '
         f'{", ".join(names)}; check these files, lower optimizer.lr or set precision to 32-true'
     )
+
+
+def check_finite_weights(network: nn.Module, step: int) -> None:
+    """Raise NonFiniteLoss where a step has spoiled the weights: such a state is not worth saving.
+
+    A finite loss can do that with a gradient that is not, and the next loss would be too late.
+    """
+    for name, value in network.state_dict().items():
+        if not value.isfinite().all():
+            raise NonFiniteLoss(
+                f'{name} is not finite after step {step}; nothing was saved of it: lower '
+                'optimizer.lr, or set optimizer.clip_norm or precision to 32-true'
+            )
 
 
 def _share(chosen: Tensor, valid: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from tag_perception.core import checkpoint
 from tag_perception.core.checkpoint import CheckpointError
 from tag_perception.learn.configuration import TrainConfig
 from tag_perception.learn.module import VALIDATION_LOSS, TrainingModule
+from tag_perception.learn.objective import check_finite_weights
 
 LAST, LAST_WEIGHTS, BEST_WEIGHTS = 'last.ckpt', 'last.safetensors', 'best.safetensors'
 
@@ -48,6 +49,7 @@ class CheckpointWriter(L.Callback):
         step = trainer.global_step
         due = step % self.config.save_every == 0 or step == trainer.max_steps
         if due and step != self.saved_step:
+            check_finite_weights(module.result, step)
             self.saved_step = step
             # In this order a failure between the two is made good by resuming.
             self.save_weights(trainer, module, LAST_WEIGHTS)

@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
 
 from tag_perception import config as configuration
 from tag_perception.config import ConfigError, InputError, flatten, to_dict
@@ -25,6 +28,9 @@ from tag_perception.learn.module import ClassifierModule, SceneModule, TrainingM
 from tag_perception.learn.samples import Loaders
 from tag_perception.learn.saving import LAST, CheckpointWriter
 from tag_perception.learn.sources import Sources, open_sources
+
+Shapes = dict[str, tuple[int, ...]]
+"""Of tensors, by name."""
 
 EXPERIMENT = 'experiment.yaml'
 MAY_CHANGE = (
@@ -38,9 +44,10 @@ MAY_CHANGE = (
 def train(config: TrainConfig, dry_run: bool = False) -> Path:
     """Train, or go on training, and return the run folder; a dry run leaves no file.
 
-    Raises InputError (one line) for wrong input, a folder that holds another run, a loss that is
-    not finite, or a disk that is full.
+    Raises InputError (one line) for wrong input, a device that is not there, a folder that holds
+    another run, a loss that is not finite, or a disk that is full.
     """
+    _check_device(config)
     folder = Path(config.output)
     resume = None if dry_run else _resume_point(folder, config)
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)  # no advertisements
@@ -53,6 +60,8 @@ def train(config: TrainConfig, dry_run: bool = False) -> Path:
     steps = _steps(config, sources)
     kind = ClassifierModule if config.goal == 'imagenet' else SceneModule
     module = kind(config, network, steps)
+    if resume is not None:
+        _check_network(resume, module)
     trainer = _trainer(config, folder, steps, resume, dry_run)
     _fit(trainer, module, Loaders(config, sources.training, sources.validation), resume)
     return folder
@@ -76,15 +85,11 @@ def initialise(network: Network, path: str) -> None:
         {k: v for k, v in n.state_dict().items() if k.startswith(prefix)}
         for n in (network, loaded.network)
     )
-    different = sorted(
-        name
-        for name in mine.keys() | theirs.keys()
-        if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
-    )
+    different = _first_difference(_shapes(mine), _shapes(theirs))
     if different:
         raise CheckpointError(
             f'init_from: {path} is of another network ({loaded.config.backbone}, width '
-            f'{loaded.config.width}): {different[0]} differs'
+            f'{loaded.config.width}): {different} differs'
         )
     network.load_state_dict(theirs, strict=not backbone_only)
 
@@ -93,6 +98,20 @@ def initialise(network: Network, path: str) -> None:
 class _Resume:
     checkpoint: Path
     step: int
+    shapes: Shapes
+
+
+def _check_device(config: TrainConfig) -> None:
+    """Raise ConfigError where Lightning would fail at length, or take another precision."""
+    available = torch.cuda.device_count()
+    on_cuda = config.device == 'cuda' or (config.device == 'auto' and available > 0)
+    if on_cuda and config.devices > available:
+        raise ConfigError(
+            f'devices {config.devices}: this machine has {available} CUDA devices; '
+            'set devices to that, or device to cpu'
+        )
+    if config.precision == '16-mixed' and not on_cuda:
+        raise ConfigError('precision 16-mixed needs a CUDA device; the CPU can do bf16-mixed')
 
 
 def _resume_point(folder: Path, config: TrainConfig) -> _Resume | None:
@@ -109,10 +128,29 @@ def _resume_point(folder: Path, config: TrainConfig) -> _Resume | None:
                 'give another folder with output=…, or the same values to continue it'
             )
     try:
-        step = int(torch.load(last, map_location='meta', weights_only=True)['global_step'])
+        state = torch.load(last, map_location='meta', weights_only=True)
+        return _Resume(last, int(state['global_step']), _shapes(state['state_dict']))
     except Exception as error:  # whatever a damaged pickle raises
         raise CheckpointError(f'{last}: cannot be read, remove it to start again') from error
-    return _Resume(last, step)
+
+
+def _check_network(resume: _Resume, module: TrainingModule) -> None:
+    different = _first_difference(resume.shapes, _shapes(module.state_dict()))
+    if different:
+        raise CheckpointError(
+            f'{resume.checkpoint}: of another network, {different} differs; '
+            'remove it to start again, or give another folder with output=…'
+        )
+
+
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _first_difference(one: Shapes, other: Shapes) -> str | None:
+    """The first tensor, by name, that is missing from one or has another shape."""
+    names = sorted(one.keys() | other.keys())
+    return next((name for name in names if one.get(name) != other.get(name)), None)
 
 
 def _steps(config: TrainConfig, sources: Sources) -> int:
@@ -154,8 +192,9 @@ def _trainer(
             CheckpointWriter(folder, config, config.data.batch_size),
         ],
         logger=[
-            CSVLogger(folder, name='csv', version=f'from_step_{start:07d}'),
-            TensorBoardLogger(folder, name='tensorboard', version=''),
+            # Written at once: what comes before a checkpoint has to survive a kill after it.
+            CSVLogger(folder, 'csv', f'from_step_{start:07d}', flush_logs_every_n_steps=1),
+            TensorBoardLogger(folder, 'tensorboard', '', flush_secs=10),
         ],
         default_root_dir=folder,
         log_every_n_steps=config.log_every,
@@ -165,12 +204,14 @@ def _trainer(
 
 
 def _prepare(folder: Path, config: TrainConfig) -> None:
+    partial = folder / f'.{EXPERIMENT}.partial'
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f'.{EXPERIMENT}.partial'
         configuration.save(config, partial)
         os.replace(partial, folder / EXPERIMENT)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise InputError(f'{folder}: cannot write the run folder: {error.strerror}') from error
 
 

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
+import torch
 
 from tag_perception.config import ConfigError
-from tag_perception.core.network import PRESETS
-from tag_perception.learn.configuration import read_experiment
+from tag_perception.core.network import PRESETS, build_network
+from tag_perception.learn.configuration import DataConfig, read_experiment
 
 from .conftest import TRAIN
 
@@ -27,25 +30,47 @@ def test_every_row_of_the_paper_has_its_file():
 def test_rows_differ_only_in_the_network(path):
     config = read_experiment(path)
     assert config.preset == path.stem
-    assert (config.steps, config.data.batch_size, config.data.flip) == (40_000, 2, False)
+    assert (config.goal, config.steps, config.epochs) == ('scene', 40_000, 0)
+    plain = DataConfig('cityscapes3d', batch_size=2, views=1, flip=False, jitter=0)
+    assert config.data == plain  # no augmentation, the whole validation
     assert (config.optimizer.name, config.optimizer.lr) == ('adam', 2e-5)
     assert (config.optimizer.weight_decay, config.optimizer.clip_norm) == (0, 10)
+    assert config.optimizer.average_decay == 0
     assert (config.schedule.kind, config.schedule.power) == ('poly', 0.9)
-    assert config.network.input_size == (1024, 2048)
+    assert config.schedule.warmup == 0
     assert config.loss_weights == {'detection3d': 1, 'semantic': 100, 'depth': 1}
-    assert config.init_from.startswith('out/train/imagenet_')
+    assert (config.depth_beta_m, config.precision) == (1, '32-true')
+    has_auxiliary = path.stem.startswith(('ddrnet', 'pidnet'))
+    assert config.network == replace(PRESETS[path.stem], auxiliary_heads=has_auxiliary)
+    assert config.network.input_size == (1024, 2048)
 
 
-def test_imagenet_is_that_of_the_paper():
-    config = read_experiment(TRAIN / 'imagenet.yaml', ['preset=ddrnet39'])
-    assert config.network.backbone == 'ddrnet39'
+@pytest.mark.parametrize('preset', PRESETS)
+def test_imagenet_is_that_of_the_paper(preset):
+    config = read_experiment(TRAIN / 'imagenet.yaml', [f'preset={preset}'])
+    assert (config.goal, config.network.backbone) == ('imagenet', PRESETS[preset].backbone)
     assert config.network.input_size == (224, 224)
-    assert (config.epochs, config.data.batch_size) == (100, 256)
-    optimizer = config.optimizer
-    assert (optimizer.name, optimizer.lr) == ('sgd', 0.1)
+    assert (config.epochs, config.steps, config.data.batch_size) == (100, 0, 256)
+    optimizer, schedule = config.optimizer, config.schedule
+    assert (optimizer.name, optimizer.lr, optimizer.clip_norm) == ('sgd', 0.1, 0)
     assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 1e-4)
-    assert config.schedule.milestones == (0.3, 0.6, 0.9)
-    assert config.output == 'out/train/imagenet_ddrnet39'
+    assert (schedule.kind, schedule.gamma, schedule.warmup) == ('steps', 0.1, 0)
+    assert schedule.milestones == (0.3, 0.6, 0.9)
+    assert config.output == f'out/train/imagenet_{preset}'
+
+
+@pytest.mark.parametrize('path', PAPER, ids=lambda p: p.stem)
+def test_every_row_starts_from_a_backbone_of_its_own_shape(path):
+    config = read_experiment(path)
+    preset = config.init_from.removeprefix('out/train/imagenet_').split('/')[0]
+    source = read_experiment(TRAIN / 'imagenet.yaml', [f'preset={preset}'])
+    assert config.init_from == f'{source.output}/best.safetensors'
+    with torch.device('meta'):
+        shapes = [
+            {name: value.shape for name, value in network.backbone.state_dict().items()}
+            for network in (build_network(config.network), build_network(source.network))
+        ]
+    assert shapes[0] == shapes[1]
 
 
 def test_extending_merges_sections_and_the_preset_comes_first(tmp_path):

@@ -1,9 +1,14 @@
 """Training on streets that are rendered while it runs."""
 
 import pytest
+from cityscapesscripts.evaluation import objectDetectionHelpers
 
 from tag_perception.config import ConfigError
+from tag_perception.core import checkpoint
+from tag_perception.data.cityscapes3d import Cityscapes3D
 from tag_perception.data.street import write_tree
+from tag_perception.evaluate.evaluation import evaluate
+from tag_perception.evaluate.predictor import NetworkPredictor
 from tag_perception.evaluate.run import evaluate_checkpoint
 from tag_perception.learn.sources import open_sources
 from tag_perception.learn.training import train
@@ -30,6 +35,38 @@ def test_rendered_streets_train_and_never_repeat(tiny, read_log):
 def test_streets_without_end_have_no_epochs(tiny):
     with pytest.raises(ConfigError, match='no epochs'):
         train(tiny(*SMALL, 'steps=0', 'epochs=1', experiment='tag_slim_street.yaml'))
+
+
+@pytest.fixture
+def lenient(monkeypatch):
+    """Official scores that match boxes at an IoU of 0.3, not 0.7: cars of a few pixels."""
+    strict = objectDetectionHelpers.EvaluationParameters
+
+    def parameters(*args, **options):
+        return strict(*args, **{**options, 'min_iou_to_match': 0.3})
+
+    monkeypatch.setattr(objectDetectionHelpers, 'EvaluationParameters', parameters)
+
+
+def test_a_very_short_training_improves_all_scores_on_held_out_streets(tiny, tmp_path, lenient):
+    streets = tmp_path / 'streets'
+    write_tree(streets, 0, 32, (64, 128), 'train', progress=False)
+    write_tree(streets, 1, 10, (64, 128), 'val', progress=False)
+    options = (
+        f'data.root={streets}', 'data.batch_size=4', 'data.jitter=0.0', 'optimizer.lr=0.006',
+        'optimizer.average_decay=0.9', 'schedule.warmup=10', 'validate_every=1000',
+        'save_every=1000', 'log_every=50',
+    )  # fmt: skip
+    scores = []
+    for steps in (1, 200):
+        where = (f'steps={steps}', f'output={tmp_path}/{steps}')
+        weights = train(tiny(*options, *where, experiment='tag_slim_street.yaml'))
+        predict = NetworkPredictor(checkpoint.load(weights / 'last.safetensors').network, 'cpu')
+        scores.append(evaluate(predict, Cityscapes3D(streets, 'val'), tmp_path / f'scores{steps}'))
+    before, after = scores
+    assert after['miou'] > before['miou'] + 0.08
+    assert after['rmse_m'] < 0.75 * before['rmse_m']
+    assert after['car_ds_amodal'] > before['car_ds_amodal'] + 0.03
 
 
 @pytest.mark.slow
