@@ -54,7 +54,7 @@ def learn_by_heart(config: TrainConfig, tree, seed: int = 0) -> tuple[Sample, Sc
 
 
 def tilted(sample: Sample) -> Sample:
-    """With vehicles on slopes: on a level road, pitch and roll would be learned by doing nothing."""
+    """With vehicles on slopes: on a level road, doing nothing learns pitch and roll."""
     psi, _, _ = euler(sample.detection3d)
     sign = (-1.0) ** torch.arange(len(psi))
     rotation = geometry.quaternion_from_euler(psi, 0.3 * sign, -0.2 * sign)
@@ -119,8 +119,10 @@ def test_boxes_are_learned_by_heart(learned):
     assert len(sample.detection3d) == 6
     assert len(truth) >= 5
     assert (scene.detection3d.score > 0.3).sum() <= 8
-    assert (found.size_lwh_m - truth.size_lwh_m).abs().mean() < 0.5
-    assert (found.box_2d_px - truth.box_2d_px).abs().mean() < 4
+    aside = (found.center_cam - truth.center_cam)[:, 1:]
+    assert aside.abs().mean() < 0.15  # half a cell 15 m away is 0.4 m
+    assert (found.size_lwh_m - truth.size_lwh_m).abs().mean() < 0.8
+    assert (found.box_2d_px - truth.box_2d_px).abs().mean() < 5
     psi, pitch, roll = geometry.wrap_angle(euler(found) - euler(truth)).abs().mean(1).tolist()
     assert psi < 0.06  # half a bin is 0.26
     assert pitch < 0.1
