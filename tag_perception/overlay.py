@@ -8,6 +8,7 @@ picture.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from tag_perception.core.geometry import (
     camera_to_optical,
     rotation_from_quaternion,
 )
-from tag_perception.core.labels import DETECTION_CLASSES, LABEL_BY_NAME, PALETTE
+from tag_perception.core.labels import DETECTION_CLASSES, PALETTE, SEMANTIC_CLASSES
 from tag_perception.core.structures import Camera, Objects3D, Scene
 
 NEAR_M = 0.1
@@ -40,9 +41,9 @@ _TURBO = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO)[:
 DEPTH_PALETTE = np.concatenate([np.zeros((1, 3), np.uint8), _TURBO[:0:-1]])
 """(256, 3) uint8 RGB: 0 is black for "no depth", then from 1 (near, red) to 255 (far, blue)."""
 
-_LEGEND = ('road', 'sidewalk', 'building', 'vegetation', 'sky', 'person', 'car')
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DARK, _LIGHT = (25, 25, 25), (235, 235, 235)
+_CAPTION_SIZE, _FIRST_ROW, _ROW, _INDENT = 0.47, 8, 24, 90
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,9 @@ def panels(
     small = cv2.resize(_contiguous_copy(image), size, interpolation=cv2.INTER_AREA)
     view = None if camera is None else camera.resized(*size)
     drawn = draw_scene(small, scene, view, replace(style, semantic_alpha=0.0))
-    pictures = [np.vstack((_caption(size[0], f'{_boxes_text(scene)}   {note}'), drawn))]
+    rows = 1 if scene.semantic is None else len(_legend(size[0]))
+    caption = _caption(size[0], f'{_boxes_text(scene)}   {note}', rows)
+    pictures = [np.vstack((caption, drawn))]
     if scene.semantic is not None:
         mask = cv2.resize(scene.semantic.numpy(), size, interpolation=cv2.INTER_NEAREST)
         pictures.append(np.vstack((_semantic_caption(size[0]), color_semantic(mask))))
@@ -130,7 +133,7 @@ def panels(
         near_m, far_m = style.depth_near_m, style.depth_far_m
         depth_m = cv2.resize(scene.depth.numpy(), size, interpolation=cv2.INTER_NEAREST)
         picture = color_depth(depth_m, near_m, far_m)
-        pictures.append(np.vstack((_depth_caption(size[0], near_m, far_m), picture)))
+        pictures.append(np.vstack((_depth_caption(size[0], near_m, far_m, rows), picture)))
     return np.hstack(pictures)
 
 
@@ -272,31 +275,53 @@ def _boxes_text(scene: Scene) -> str:
     return f'3D boxes: {len(scene.detection3d)}'
 
 
-def _caption(width: int, text: str) -> np.ndarray:
-    strip = np.full((32, width, 3), _DARK, np.uint8)
+def _caption(width: int, text: str, rows: int) -> np.ndarray:
+    strip = np.full((_FIRST_ROW + rows * _ROW, width, 3), _DARK, np.uint8)
     _write(strip, text, 10)
     return strip
 
 
+@cache
+def _legend(width: int) -> list[list[tuple[int, int]]]:
+    """(train id, left) of every class, row by row: the same in each frame of a film."""
+    rows: list[list[tuple[int, int]]] = [[]]
+    left = _INDENT
+    for train_id, name in enumerate(SEMANTIC_CLASSES):
+        room = 18 + _text_width(name)
+        if rows[-1] and left + room > width:
+            rows.append([])
+            left = _INDENT
+        rows[-1].append((train_id, left))
+        left += room + 14
+    return rows
+
+
 def _semantic_caption(width: int) -> np.ndarray:
-    strip = _caption(width, 'semantic')
-    left = 130
-    for name in _LEGEND:
-        cv2.rectangle(strip, (left, 9), (left + 16, 22), LABEL_BY_NAME[name].color, cv2.FILLED)
-        left += 24 + _write(strip, name, left + 24) + 20
+    legend = _legend(width)
+    strip = _caption(width, 'semantic', len(legend))
+    for row, entries in enumerate(legend):
+        top = row * _ROW
+        for train_id, left in entries:
+            color = PALETTE[train_id].tolist()
+            cv2.rectangle(strip, (left, top + 9), (left + 12, top + 21), color, cv2.FILLED)
+            _write(strip, SEMANTIC_CLASSES[train_id], left + 18, top)
     return strip
 
 
-def _depth_caption(width: int, near_m: float, far_m: float) -> np.ndarray:
-    strip = _caption(width, 'depth')
-    left = 130 + _write(strip, f'{near_m:g} m', 130) + 10
+def _depth_caption(width: int, near_m: float, far_m: float, rows: int) -> np.ndarray:
+    strip = _caption(width, 'depth', rows)
+    left = _INDENT + _write(strip, f'{near_m:g} m', _INDENT) + 10
     shades = cv2.resize(DEPTH_PALETTE[None, 1:], (200, 14))[:, : max(width - left, 0)]
     strip[9:23, left : left + shades.shape[1]] = shades
     _write(strip, f'{far_m:g} m', left + 210)
     return strip
 
 
-def _write(strip: np.ndarray, text: str, left: int) -> int:
-    """Write on a caption strip; the width of the text in pixels."""
-    cv2.putText(strip, text, (left, 21), _FONT, 0.5, _LIGHT, 1, cv2.LINE_AA)
-    return cv2.getTextSize(text, _FONT, 0.5, 1)[0][0]
+def _write(strip: np.ndarray, text: str, left: int, top: int = 0) -> int:
+    """Write in one row of a caption strip; the width of the text in pixels."""
+    cv2.putText(strip, text, (left, top + 21), _FONT, _CAPTION_SIZE, _LIGHT, 1, cv2.LINE_AA)
+    return _text_width(text)
+
+
+def _text_width(text: str) -> int:
+    return cv2.getTextSize(text, _FONT, _CAPTION_SIZE, 1)[0][0]

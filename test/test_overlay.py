@@ -244,6 +244,20 @@ def test_panels_show_what_the_scene_has():
     assert cv2.absdiff(gray[-1, 50], image[0, 0]).max() == 0
 
 
+@pytest.mark.parametrize('width', [1024, 640, 300])
+def test_the_legend_shows_the_colour_of_every_class_in_the_mask(width):
+    image = np.zeros((190, 1024, 3), np.uint8)
+    mask = torch.arange(19, dtype=torch.uint8).repeat_interleave(10)[:, None].repeat(1, 1024)
+    depth = torch.full((190, 1024), 10.0)
+    full = panels(image, Scene(mask, depth, None), None, panel_width=width)
+    caption = full[: full.shape[0] - round(190 * width / 1024 / 2) * 2]
+    legend = caption[:, width : 2 * width].reshape(-1, 3)
+    for name, train_id in TRAIN_ID.items():
+        area = (legend == PALETTE[train_id]).all(1).sum()
+        assert area >= 100, name
+    assert width < 1024 or caption.shape[0] == 56  # two rows in the demo's film
+
+
 @pytest.mark.parametrize(
     'wrong',
     [

@@ -42,7 +42,6 @@ class DetectionScore:
         """`folder` gets the result files; what an earlier evaluation left there is removed."""
         self.folder = folder
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         self._truths: dict[str, Path] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
         self._boxes = 0
@@ -50,6 +49,7 @@ class DetectionScore:
     def update(self, name: str, predicted: Objects3D, camera: Camera, truth: Path) -> None:
         """Add one image; `truth` is its gtBbox3d file."""
         document = result_document(predicted, camera)
+        self.folder.mkdir(parents=True, exist_ok=True)  # not before: a refusal leaves nothing
         (self.folder / f'{name}_predBbox3d.json').write_text(json.dumps(document))
         self._truths[name] = truth
         self._sizes[name] = camera.width, camera.height

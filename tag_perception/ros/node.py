@@ -48,6 +48,19 @@ class PerceptionNode(LifecycleNode):
         diagnostics.start(self, self._reports)
         self.add_on_set_parameters_callback(self._change_parameters)
 
+    def set_parameters_atomically(
+        self, parameter_list: list[Parameter[Any]]
+    ) -> SetParametersResult:
+        """What the parameter services call; an unknown name is refused by that name.
+
+        rclpy's own refusal leaves the name out, and Humble has no callback before it.
+        """
+        for parameter in parameter_list:
+            if not self.has_parameter(parameter.name):
+                reason = parameters.unknown(parameter.name)
+                return SetParametersResult(successful=False, reason=reason)
+        return super().set_parameters_atomically(parameter_list)
+
     def autostart(self) -> None:
         """Configure and activate, if the parameter `autostart` says so."""
         if self.config.autostart and self.trigger_configure() == Return.SUCCESS:

@@ -228,6 +228,13 @@ def descriptor(name: str) -> ParameterDescriptor:
     return result
 
 
+def unknown(name: str) -> str:
+    """What is wrong with a name that no parameter has, and what it may have meant."""
+    near = difflib.get_close_matches(name, _fields(), 1)
+    hint = f'did you mean {near[0]}?' if near else f'known: {", ".join(_fields())}'
+    return f'unknown parameter {name!r}; {hint}'
+
+
 def schema() -> dict[str, Any]:
     """JSON schema of a parameter file: types, ranges, choices, defaults and descriptions."""
     root: dict[str, Any] = {'type': 'object', 'additionalProperties': False, 'properties': {}}
@@ -310,6 +317,4 @@ def _check_known(node: Node, defaults: dict[str, Any]) -> None:
     # rclpy ignores overrides that nobody declares, so a misspelt name would go unnoticed.
     for name in node._parameter_overrides:
         if name not in defaults and not name.startswith(OURS):
-            near = difflib.get_close_matches(name, defaults, 1)
-            hint = f'did you mean {near[0]}?' if near else f'known: {", ".join(defaults)}'
-            raise ConfigError(f'unknown parameter {name!r}; {hint}')
+            raise ConfigError(unknown(name))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -467,6 +468,33 @@ def test_senseless_changes_are_refused_with_the_reason(active, name, value, said
 def test_unknown_parameters_cannot_be_set(active):
     with pytest.raises(ParameterNotDeclaredException):
         active.node.set_parameters([Parameter('colour', value='red')])
+
+
+@pytest.mark.parametrize(
+    ('name', 'said'),
+    [
+        ('min_consistancy', "unknown parameter 'min_consistancy'; did you mean min_consistency?"),
+        ('zzz', "unknown parameter 'zzz'; known: autostart, cameras, "),
+    ],
+)
+@pytest.mark.parametrize('service', ['set_parameters', 'set_parameters_atomically'])
+def test_services_refuse_unknown_parameters_by_name(active, service, name, said):
+    kind = SetParameters if service == 'set_parameters' else SetParametersAtomically
+    asker = active.client.create_client(kind, f'/perception/{service}')
+    assert asker.wait_for_service(10)
+    changes = [Parameter('stale_after_s', value=2.0), Parameter(name, value=1)]
+    messages = [change.to_parameter_msg() for change in changes]
+    answer = asker.call_async(kind.Request(parameters=messages))
+    active.until(answer.done)
+    if service == 'set_parameters':  # one by one
+        fine, refused = answer.result().results
+        assert fine.successful
+    else:  # all or none
+        refused = answer.result().result
+    assert not refused.successful
+    assert refused.reason.startswith(said)
+    expected = 2.0 if service == 'set_parameters' else 1.0
+    assert active.node.config.stale_after_s == expected
 
 
 @pytest.mark.parametrize(

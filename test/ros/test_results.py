@@ -193,3 +193,4 @@ def test_unlabelled_frames_cannot_be_scored(drive, tmp_path, capsys):
     arguments = [tmp_path / 'out.mcap', '--ground-truth', tmp_path / 'in.mcap']
     assert cli.main(['evaluate-bag', *map(str, arguments), '--out', str(tmp_path / 'o')]) == 2
     assert 'the ground truth has no labels' in capsys.readouterr().err
+    assert not (tmp_path / 'o').exists()
