@@ -38,9 +38,9 @@ setup(
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
-            'perception_node = tag_perception.ros.process:perception_node',
-            'tag_perception = tag_perception.cli:main',
-            'benchmark = tag_perception.cli:run_benchmark',
+            'perception_node = tag_perception.entry:perception_node',
+            'tag_perception = tag_perception.entry:tag_perception',
+            'benchmark = tag_perception.entry:benchmark',
         ],
     },
 )

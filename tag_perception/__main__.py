@@ -2,6 +2,6 @@
 
 import sys
 
-from tag_perception.cli import main
+from tag_perception.entry import tag_perception
 
-sys.exit(main())
+sys.exit(tag_perception())

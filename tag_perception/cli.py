@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tag_perception.config import InputError
+from tag_perception.entry import STOPPABLE
 
 
 def costs(arguments: Sequence[str]) -> int:
@@ -536,11 +537,6 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     'build-engine': build_engine,
     'export': export,
 }
-STOPPABLE = (
-    'make-bag', 'play-bag', 'record-bag', 'process-bag', 'node', 'wait-active', 'demo',
-    'benchmark',
-)  # fmt: skip
-"""Verbs that Ctrl-C ends with exit code 0, also before `process.run` has its handlers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -568,11 +564,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 0 if verb in STOPPABLE else 130
-
-
-def run_benchmark() -> int:
-    """`ros2 run tag_perception benchmark …`: the verb as an executable of its own."""
-    return main(['benchmark', *sys.argv[1:]])
 
 
 def _run(work: Callable[[Any], None]) -> int:

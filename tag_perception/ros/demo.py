@@ -278,9 +278,9 @@ def format_summary(summary: dict[str, Any]) -> str:
     """The summary as a table."""
     counts = summary['frames']
     lines = ['', 'frames     ' + '   '.join(f'{name} {n}' for name, n in counts.items()), '']
-    lines.append(f'{"latency, ms":14}' + ''.join(f'{f"p{p}":>10}' for p in PERCENTILES))
+    lines.append(f'{"latency, ms":18}' + ''.join(f'{f"p{p}":>10}' for p in PERCENTILES))
     for stage, row in summary['latency_ms'].items():
-        lines.append(f'  {stage:12}' + ''.join(f'{value:10.1f}' for value in row.values()))
+        lines.append(f'  {stage:16}' + ''.join(f'{value:10.1f}' for value in row.values()))
     lines += [
         '  (from the moment the image was published to its last published result; played on the',
         "   bag's clock, so that moment stands for the stamp)",

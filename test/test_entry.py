@@ -1,0 +1,51 @@
+"""Ctrl-C counts from the first line of ours on, wherever the loading of modules has got to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from tag_perception import entry
+
+moment, function, *arguments = sys.argv[1:]
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == moment:
+            print('now', flush=True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = [function, *arguments]
+sys.exit(getattr(entry, function)())
+"""
+
+
+@pytest.mark.parametrize(
+    ('moment', 'words', 'code'),
+    [
+        ('tag_perception.cli', 'tag_perception node', 0),
+        ('argparse', 'tag_perception demo', 0),
+        ('argparse', 'benchmark engine', 0),
+        ('argparse', 'tag_perception train', 130),
+        ('tag_perception.cli', 'tag_perception', 130),
+        ('tag_perception.ros', 'perception_node', 0),
+        ('tag_perception.ros.process', 'perception_node', 0),
+        ('torch', 'perception_node', 0),
+        ('torch', 'tag_perception node', 0),
+    ],
+)
+def test_ctrl_c_while_modules_load(moment, words, code):
+    if moment == 'torch':
+        pytest.importorskip('rclpy')
+    command = [sys.executable, '-c', PROGRAM, moment, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == 'now\n'
+    assert done.stderr == ''
+    assert done.returncode == code
