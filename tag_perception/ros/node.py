@@ -51,14 +51,14 @@ class PerceptionNode(LifecycleNode):
     def set_parameters_atomically(
         self, parameter_list: list[Parameter[Any]]
     ) -> SetParametersResult:
-        """What the parameter services call; an unknown name is refused by that name.
+        """What the parameter services call: unknown names and wrong types are refused by name.
 
-        rclpy's own refusal leaves the name out, and Humble has no callback before it.
+        rclpy's own refusals leave the name out, and Humble has no callback before them.
         """
         for parameter in parameter_list:
-            if not self.has_parameter(parameter.name):
-                reason = parameters.unknown(parameter.name)
-                return SetParametersResult(successful=False, reason=reason)
+            problem = parameters.refusal(self, parameter)
+            if problem is not None:
+                return SetParametersResult(successful=False, reason=problem)
         return super().set_parameters_atomically(parameter_list)
 
     def autostart(self) -> None:

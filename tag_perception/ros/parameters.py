@@ -228,6 +228,18 @@ def descriptor(name: str) -> ParameterDescriptor:
     return result
 
 
+def refusal(node: Node, parameter: Parameter) -> str | None:
+    """Why `parameter` cannot be one of the node's: its name is unknown or its type is wrong."""
+    name, given = parameter.name, parameter.type_.name.lower()
+    if not node.has_parameter(name):
+        return unknown(name)
+    declared = Parameter.Type(node.describe_parameter(name).type).name.lower()
+    if given != declared:
+        now = node.get_parameter(name).value
+        return f'{name} is of type {declared}, now {now!r}; {parameter.value!r} is of type {given}'
+    return None
+
+
 def unknown(name: str) -> str:
     """What is wrong with a name that no parameter has, and what it may have meant."""
     near = difflib.get_close_matches(name, _fields(), 1)
