@@ -27,9 +27,9 @@ def costs(arguments: Sequence[str]) -> int:
     from tag_perception.core import costs as module
 
     rows = module.paper_rows() if args.table == 'paper' else module.our_rows()
-    print(module.format_table(rows, modules=args.table == 'ours'))
-    if args.json:
+    if args.json:  # first: whoever reads the table may close the pipe
         module.write_json(rows, args.json)
+    print(module.format_table(rows, modules=args.table == 'ours'))
     return 0
 
 
