@@ -52,7 +52,7 @@ def test_every_frame_is_in_the_film_in_order(bags):
     assert len(frames) == 12
     assert rate_hz == pytest.approx(12 / SHORTEST_S, abs=0.01)
     still = cv2.imread(str(bags / 'still.png'))
-    assert still.shape == frames[0].shape == (32 + 512, 3 * 1024, 3)
+    assert still.shape == frames[0].shape == (56 + 512, 3 * 1024, 3)
     brightness = [frame[-20:, :20].mean() for frame in frames]
     assert brightness == pytest.approx([20 * i for i in range(12)], abs=4)
     assert still[-20:, :20].mean() == pytest.approx(20 * 6)  # the middle one
@@ -79,7 +79,7 @@ def test_without_calibration_there_are_no_boxes_but_mask_and_depth(tmp_path):
     make_bag(frames, tmp_path / 'input.mcap')
     process_bag(tmp_path / 'input.mcap', tmp_path / 'output.mcap', FakeEngine())
     assert draw(tmp_path) == 1
-    assert cv2.imread(str(tmp_path / 'still.png')).shape == (32 + 512, 3 * 1024, 3)
+    assert cv2.imread(str(tmp_path / 'still.png')).shape == (56 + 512, 3 * 1024, 3)
 
 
 def test_a_bag_without_results_is_named(bags):
