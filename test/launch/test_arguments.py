@@ -58,7 +58,7 @@ def test_the_executable_is_installed_under_that_name():
     node = next(iter(calls('perception', 'LifecycleNode')))
     options = {k.arg: k.value for k in node.keywords if k.arg}
     executable = ast.literal_eval(options['executable'])
-    assert f"'{executable} = tag_perception.ros." in (ROOT / 'setup.py').read_text()
+    assert f"'{executable} = tag_perception.entry:" in (ROOT / 'setup.py').read_text()
 
 
 def test_the_verbs_that_a_replay_calls_exist():
