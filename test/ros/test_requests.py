@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 
+from tag_perception.ros import diagnostics
 from tag_perception.ros.frames import STATIC_QOS, NoTransform
 from tag_perception.ros.inputs import RateLimit
 from tag_perception.ros.stages import STAGES
@@ -122,6 +124,29 @@ def test_images_that_come_rectified_are_left_alone(active):
     rgb = np.frombuffer(image.data, np.uint8).reshape(24, 32, 3)
     np.testing.assert_array_equal(active.engine.images[0], rgb)
     assert active.engine.cameras[0].fx == 37.0
+
+
+@pytest.mark.parametrize(
+    ('topic', 'distortion', 'told', 'warned'),
+    [
+        ('/cam/image_rect', -0.3, False, True),
+        ('/cam/image_rect_color/compressed', -0.3, False, True),
+        ('/cam/image_rect', -0.3, True, False),
+        ('/cam/image_rect', 0.0, False, False),
+        ('/cam/image_raw', -0.3, False, False),
+    ],
+)
+def test_images_that_sound_rectified_are_not_rectified_in_silence(topic, distortion, told, warned):
+    """Drivers publish the raw image's calibration beside the rectified image as well."""
+    info = make_info()
+    info.d = [distortion, 0.0, 0.0, 0.0, 0.0]
+    camera = SimpleNamespace(
+        state=lambda stale_after_s: ('ok', 'images come'),
+        image_topic=topic, info_topic='/cam/camera_info', info=info,
+    )  # fmt: skip
+    report = diagnostics.input_report(camera, 1.0, told)
+    assert (report.level == DiagnosticStatus.WARN) == warned
+    assert ('set rectified_input:=true' in report.message) == warned
 
 
 def test_an_unknown_lens_withholds_detections_and_says_why(active):
