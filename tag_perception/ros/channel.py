@@ -69,7 +69,7 @@ class Channel:
     def reports(self, config: PerceptionConfig) -> list[diagnostics.Report]:
         """What /diagnostics is to say about this camera."""
         found = [
-            diagnostics.input_report(self.input, config.stale_after_s),
+            diagnostics.input_report(self.input, config.stale_after_s, config.rectified_input),
             diagnostics.transform_report(self._lookups, config.target_frame),
             diagnostics.frames_report(self.input.mailbox.counts, self._latencies),
             diagnostics.latency_report(self._latencies),

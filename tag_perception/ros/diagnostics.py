@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 from tag_perception.ros.frames import Lookups
 from tag_perception.ros.inputs import CameraInput
 from tag_perception.ros.mailbox import Counts
+from tag_perception.ros.rectification import is_distorted
 from tag_perception.ros.stages import with_total
 from tag_perception.runtime.engine import UNTRAINED, EngineStatus
 
@@ -111,10 +112,21 @@ def engine_report(
     return Report('engine', level, message or f'running on {status.device_name}', values)
 
 
-def input_report(camera: CameraInput, stale_after_s: float) -> Report:
-    """Whether images and calibration come, and which topic is missing or wrong."""
+def input_report(camera: CameraInput, stale_after_s: float, rectified: bool = False) -> Report:
+    """Whether images and calibration come, and which topic is missing or wrong.
+
+    `rectified`: the user says that the images are, whatever the calibration has.
+    """
     state, message = camera.state(stale_after_s)
     level = OK if state in ('ok', 'inactive') else WARN
+    # Drivers put the calibration of the raw image beside the rectified one as well.
+    distorted = camera.info is not None and is_distorted(camera.info)
+    if state == 'ok' and distorted and not rectified and 'image_rect' in camera.image_topic:
+        level = WARN
+        message = (
+            f'the distortion in {camera.info_topic} is undone in {camera.image_topic}, which '
+            'sounds rectified already: if it is, set rectified_input:=true'
+        )
     values = {'state': state, 'image': camera.image_topic, 'camera_info': camera.info_topic}
     return Report('input', level, message, values)
 

@@ -8,6 +8,11 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+IMAGES = {'raw': 'sensor_msgs/msg/Image', 'compressed': 'sensor_msgs/msg/CompressedImage'}
+"""What a camera sends, by image_transport."""
+SUFFIX = {'raw': '', 'compressed': '/compressed'}
+"""What image_transport adds to the name of the topic."""
+
 
 @dataclass(frozen=True)
 class Subscribed:
@@ -89,24 +94,29 @@ def endpoint_name(endpoint: TopicEndpointInfo) -> str:
 
 
 def _explain_absence(node: Node, ours: Subscribed) -> str:
-    """There is no publisher; perhaps there is one next door."""
+    """There is no publisher; perhaps there is one next door, or one of the other transport."""
     there = {
         topic: kinds for topic, kinds in node.get_topic_names_and_types()
         if node.count_publishers(topic)
     }  # fmt: skip
-    other = ours.topic.removesuffix('/compressed')
-    transport = 'raw'
-    if other == ours.topic:
-        other, transport = f'{ours.topic}/compressed', 'compressed'
-    if ours.argument == 'image' and other in there:
-        return f'no publisher, but one of {other}: launch with image_transport:={transport}'
+    plain = ours.topic.removesuffix('/compressed')
+    own, other = ('raw', 'compressed') if plain == ours.topic else ('compressed', 'raw')
+    wanted = {own: ours.kind}
+    if ours.argument == 'image':
+        beside = f'{plain}{SUFFIX[other]}'
+        if beside in there:
+            return f'no publisher, but one of {beside}: launch with image_transport:={other}'
+        wanted[other] = IMAGES[other]
     outputs = f'{node.get_fully_qualified_name()}/'
     heard = {subscription.topic_name for subscription in node.subscriptions}
-    near = [
-        topic for topic, kinds in there.items()
-        if ours.kind in kinds and topic not in heard and not topic.startswith(outputs)
-    ]  # fmt: skip
-    if near:
-        remedy = ours.instead(near[0].removesuffix('/compressed'))
-        return f'no publisher, but one of {near[0]}: {remedy}'
+    for transport, kind in wanted.items():
+        near = [
+            topic for topic, kinds in there.items()
+            if kind in kinds and topic.endswith(SUFFIX[transport])
+            and topic not in heard and not topic.startswith(outputs)
+        ]  # fmt: skip
+        if near:
+            remedy = ours.instead(near[0].removesuffix('/compressed'))
+            switch = '' if transport == own else f' image_transport:={transport}'
+            return f'no publisher, but one of {near[0]}: {remedy}{switch}'
     return 'no publisher'

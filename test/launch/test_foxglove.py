@@ -64,6 +64,11 @@ def test_every_panel_can_show_its_topics(layout):
         assert all(topic['visible'] for topic in panel.get('topics', {}).values()), name
 
 
+def test_the_grid_hides_nothing_that_it_does_not_know(layout):
+    grid = layout['configById']['3D!space']['topics']['/perception/obstacles']
+    assert (grid['colorMode'], grid['unknownColor'][-2:]) == ('custom', '00')
+
+
 def leaves(node) -> set[str]:
     return {node} if isinstance(node, str) else leaves(node['first']) | leaves(node['second'])
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,27 @@ def test_one_absolute_topic_for_several_cameras_is_refused(ros2_launch):
     assert finished.returncode != 0
     assert 'must be a name below each camera' in finished.stdout
     assert not ros2_launch.record.exists()
+
+
+# A node that is killed when it first starts, and waits for Ctrl-C from then on.
+KILLED_ONCE = """#!{python}
+import os, signal, sys
+signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+try:
+    os.mkdir({mark!r})
+except FileExistsError:
+    print('started again', flush=True)
+    signal.pause()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_node_is_started_again(ros2_launch, tmp_path):
+    node = KILLED_ONCE.format(python=sys.executable, mark=str(tmp_path / 'killed'))
+    finished = ros2_launch(FILE, 'respawn:=true', node=node, interrupt_at='started again')
+    assert finished.returncode == 0, finished.stdout
+    assert 'exit code -9' in finished.stdout
+    assert 'started again' in finished.stdout
 
 
 def test_a_wrong_choice_is_named(ros2_launch):

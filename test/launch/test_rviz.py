@@ -7,7 +7,8 @@ import yaml
 
 pytest.importorskip('rclpy')
 
-from sensor_msgs.msg import Image
+from nav_msgs.msg import OccupancyGrid
+from sensor_msgs.msg import Image, PointCloud2
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
@@ -16,7 +17,9 @@ from tag_perception.ros.outputs import OUTPUTS
 ROOT = Path(__file__).parents[2]
 SHOWN_TYPES = {
     'rviz_default_plugins/Image': Image,
+    'rviz_default_plugins/Map': OccupancyGrid,
     'rviz_default_plugins/MarkerArray': MarkerArray,
+    'rviz_default_plugins/PointCloud2': PointCloud2,
     'vision_msgs_rviz_plugins/Detection3DArray': Detection3DArray,
 }
 
@@ -35,7 +38,8 @@ def test_every_shown_topic_is_an_input_or_output_of_the_node(displays):
         topic: types[topic] for topic in shown
     }
     assert {t.removeprefix('perception/') for t in shown} == {
-        'image', 'overlay', 'markers', 'detections', 'semantic/color', 'depth/color',
+        'image', 'overlay', 'markers', 'detections', 'semantic/color', 'depth/color', 'points',
+        'obstacles',
     }  # fmt: skip
 
 
@@ -48,3 +52,5 @@ def test_everything_is_switched_on_and_readable_by_a_reliable_publisher(displays
     # A camera may publish best effort, which a reliable subscription would never receive.
     assert policies.pop('Camera image') == 'Best Effort'
     assert set(policies.values()) == {'Reliable'}
+    # RViz asks for latched grids by default, which a volatile publisher never serves.
+    assert {d['Topic']['Durability Policy'] for d in displays if 'Topic' in d} == {'Volatile'}

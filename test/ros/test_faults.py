@@ -24,6 +24,8 @@ from .rig import QuickEngine, resident_bytes
 from .test_node import SUCCESS, Bench, bench, values  # noqa: F401
 
 RESTART_S = 10.0
+RESPAWN_DELAY_S = 2.0
+"""perception.launch.py waits as long with respawn:=true."""
 CAMERA_HZ = '20'
 
 
@@ -39,7 +41,7 @@ def test_a_node_killed_within_a_frame_and_restarted_publishes_within_ten_seconds
     first.kill()
     start(FAKES, 'node')
     spin_until(lambda: len(depths) > 3, client, timeout_s=2 * TIMEOUT_S)
-    assert time.monotonic() - killed_s < RESTART_S
+    assert time.monotonic() - killed_s + RESPAWN_DELAY_S < RESTART_S
 
 
 def test_only_the_shared_memory_of_killed_processes_is_freed(tmp_path):

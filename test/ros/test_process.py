@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image
 
 from tag_perception.config import InputError
@@ -66,38 +67,68 @@ def test_work_that_hangs_is_saved_and_left_behind(start):
     assert 'saved' in process.output
 
 
-def test_the_node_ends_cleanly_in_every_state(start, client, spin_until):
-    """On SIGINT or SIGTERM: unconfigured, configuring, active, and with a frame in hand.
+STATES = {  # how each comes about: HANG, and the transitions asked for from outside
+    'unconfigured': ('', ()),
+    'configuring': ('configure', ()),
+    'inactive': ('', ('configure',)),
+    'active': ('', ('configure', 'activate')),
+    'busy': ('frame', ('configure', 'activate')),
+    'deactivating': ('frame', ('configure', 'activate')),
+    'finalized': ('', ('shutdown',)),
+}
 
-    Beside them one that is started with a wrong parameter: all load torch at the same time.
-    """
-    names = 'idle', 'loading', 'busy', 'active'
-    remap = [('-r', f'__node:={name}', '-r', f'image:=/{name}/image') for name in names]
-    idle = start(*NODE, 'autostart:=false', *remap[0])
-    loading = start(*NODE, 'autostart:=true', *remap[1], HANG='configure')
-    busy = start(*NODE, 'autostart:=true', *remap[2], HANG='frame')
-    active = start(*NODE, 'autostart:=true', *remap[3])
-    wrong = start('-m', 'tag_perception', 'node', '--ros-args', '-p', 'engine.presett:=tag')
-    loading.wait_for('hanging in configure')
-    spin_until(lambda: 'idle' in client.get_node_names(), client)
-    sight = client.create_publisher(Image, '/active/image', 1)
-    spin_until(lambda: sight.get_subscription_count() > 0, client)
-    sight.publish(make_image())
-    images = client.create_publisher(Image, '/busy/image', 1)
 
-    def busy_has_an_image() -> bool:
-        if 'hanging in frame' not in busy.output:
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
+def test_the_node_ends_cleanly_in_every_state(start, client, spin_until, number):
+    """Each with exit code 0 within two seconds; side by side, for all load torch."""
+
+    def begin(state: str, hang: str):
+        autostart = str(state == 'configuring').lower()
+        remap = '-r', f'__node:={state}', '-r', f'image:=/{state}/image'
+        return start(*NODE, f'autostart:={autostart}', *remap, HANG=hang)
+
+    def ask(state: str, label: str, answered: bool = True) -> None:
+        service = client.create_client(ChangeState, f'/{state}/change_state')
+        spin_until(service.service_is_ready, client, timeout_s=2 * TIMEOUT_S)
+        request = ChangeState.Request()
+        request.transition.label = label
+        done = service.call_async(request)
+        if answered:
+            spin_until(done.done, client)
+            assert done.result().success, (state, label)
+
+    def feed(state: str, until) -> None:
+        images = client.create_publisher(Image, f'/{state}/image', 1)
+
+        def fed() -> bool:
             images.publish(make_image())  # best effort: the first ones may go nowhere
-        return 'hanging in frame' in busy.output
+            return until()
 
-    spin_until(busy_has_an_image, client, timeout_s=2 * TIMEOUT_S)
+        spin_until(fed, client)
 
-    idle.end(signal.SIGTERM)
-    loading.end(signal.SIGINT)
-    active.end(signal.SIGINT)
-    busy.end(signal.SIGTERM)
-    assert re.search(r'(\d+) received = 0 processed \+ \1 superseded \+ 0 rejected', busy.output)
-    assert '0 superseded + 0 rejected' in active.output
+    nodes = {state: begin(state, hang) for state, (hang, _) in STATES.items()}
+    for state, (_, labels) in STATES.items():
+        for label in labels:
+            ask(state, label)
+    depths: list[Image] = []
+    client.create_subscription(Image, '/active/depth/image', depths.append, 5)
+    feed('active', lambda: bool(depths))
+    for state in ('busy', 'deactivating'):
+        feed(state, lambda state=state: 'hanging in frame' in nodes[state].output)
+    ask('deactivating', 'deactivate', answered=False)  # waits for the frame in hand
+    nodes['configuring'].wait_for('hanging in configure')
+    spin_until(lambda: 'unconfigured' in client.get_node_names(), client)
+
+    for node in nodes.values():
+        node.end(number)
+    counts = r'(\d+) received = {} processed \+ (\d+) superseded \+ 0 rejected'
+    received, superseded = re.search(counts.format(0), nodes['busy'].output).groups()
+    assert received == superseded > '0'
+    assert re.search(counts.format(r'[1-9]\d*'), nodes['active'].output)
+
+
+def test_a_wrong_parameter_is_one_line_and_exit_code_2(start):
+    wrong = start('-m', 'tag_perception', 'node', '--ros-args', '-p', 'engine.presett:=tag')
     assert wrong.wait() == 2
     said = "perception_node: unknown parameter 'engine.presett'; did you mean engine.preset?\n"
     assert wrong.output == said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,10 +15,11 @@ from nav_msgs.msg import OccupancyGrid
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 
+from tag_perception.ros import diagnostics
 from tag_perception.ros.frames import STATIC_QOS, NoTransform
 from tag_perception.ros.inputs import RateLimit
 from tag_perception.ros.stages import STAGES
@@ -121,6 +124,29 @@ def test_images_that_come_rectified_are_left_alone(active):
     rgb = np.frombuffer(image.data, np.uint8).reshape(24, 32, 3)
     np.testing.assert_array_equal(active.engine.images[0], rgb)
     assert active.engine.cameras[0].fx == 37.0
+
+
+@pytest.mark.parametrize(
+    ('topic', 'distortion', 'told', 'warned'),
+    [
+        ('/cam/image_rect', -0.3, False, True),
+        ('/cam/image_rect_color/compressed', -0.3, False, True),
+        ('/cam/image_rect', -0.3, True, False),
+        ('/cam/image_rect', 0.0, False, False),
+        ('/cam/image_raw', -0.3, False, False),
+    ],
+)
+def test_images_that_sound_rectified_are_not_rectified_in_silence(topic, distortion, told, warned):
+    """Drivers publish the raw image's calibration beside the rectified image as well."""
+    info = make_info()
+    info.d = [distortion, 0.0, 0.0, 0.0, 0.0]
+    camera = SimpleNamespace(
+        state=lambda stale_after_s: ('ok', 'images come'),
+        image_topic=topic, info_topic='/cam/camera_info', info=info,
+    )  # fmt: skip
+    report = diagnostics.input_report(camera, 1.0, told)
+    assert (report.level == DiagnosticStatus.WARN) == warned
+    assert ('set rectified_input:=true' in report.message) == warned
 
 
 def test_an_unknown_lens_withholds_detections_and_says_why(active):
@@ -318,26 +344,49 @@ def test_frames_over_the_limit_are_superseded(bench):
     assert bench.counts.superseded == 4
 
 
-def test_doctor_names_publisher_policy_and_argument(bench, client):
+def test_doctor_names_publisher_policy_and_argument_and_the_argument_helps(bench, client):
     topic = client.resolve_topic_name('image')
-    bench = bench(**{f'qos_overrides.{topic}.subscription.reliability': 'reliable'})
-    client.destroy_publisher(bench.images)
+    deaf = bench(**{f'qos_overrides.{topic}.subscription.reliability': 'reliable'})
+    client.destroy_publisher(deaf.images)
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    client.create_publisher(Image, 'image', best_effort)
-    found = status(bench, 'input', lambda r: 'best_effort' in r.message)
+    images = client.create_publisher(Image, 'image', best_effort)
+    found = status(deaf, 'input', lambda r: 'best_effort' in r.message)
     assert found.values['state'] == 'waiting_image'
     assert 'publisher /client offers reliability best_effort' in found.message
-    assert 'image_reliability:=best_effort' in found.message
-    assert f'qos_overrides.{topic}.subscription.reliability:=best_effort' in found.message
+    assert 'image_reliability:=best_effort' in found.message  # sets the same: test/launch
+    (name, value) = re.search(r'(qos_overrides\S+):=(\S+)', found.message).groups()
+    assert name == f'qos_overrides.{topic}.subscription.reliability'
+    deaf.node.close()
+
+    cured = bench(**{name: value})
+    cured.images = images
+    cured.until(lambda: images.get_subscription_count() > 0)
+    cured.send(make_image())
+    assert cured.counts.processed == 1
 
 
-def test_doctor_points_to_the_topic_next_door(bench, client):
-    bench = bench()
+@pytest.mark.parametrize(
+    ('transport', 'kind', 'topic', 'remedy'),
+    [
+        ('raw', CompressedImage, 'image/compressed', 'image_transport:=compressed'),
+        ('compressed', Image, 'image', 'image_transport:=raw'),
+        ('raw', Image, 'cam/image_raw', 'image:=/cam/image_raw'),
+        ('compressed', CompressedImage, 'cam/image_raw/compressed', 'image:=/cam/image_raw'),
+        (
+            'raw',
+            CompressedImage,
+            'cam/image_raw/compressed',
+            'image:=/cam/image_raw image_transport:=compressed',
+        ),
+        ('compressed', Image, 'cam/image_raw', 'image:=/cam/image_raw image_transport:=raw'),
+    ],
+)
+def test_doctor_points_to_the_topic_next_door(bench, client, transport, kind, topic, remedy):
+    bench = bench(image_transport=transport)
     client.destroy_publisher(bench.images)
-    client.create_publisher(CompressedImage, 'image/compressed', 1)
+    client.create_publisher(kind, topic, 1)
     found = status(bench, 'input', lambda r: 'but one of' in r.message)
-    assert 'image_transport:=compressed' in found.message
-    client.create_publisher(CameraInfo, 'front/camera_info', 1)
+    assert found.message.endswith(f'no publisher, but one of /{topic}: launch with {remedy}')
 
 
 def test_doctor_knows_a_publisher_that_is_silent(active):
