@@ -8,7 +8,7 @@ import pytest
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from tag_perception import cli
+from tag_perception.cli import running
 from tag_perception.config import InputError
 from tag_perception.core import checkpoint
 from tag_perception.core.network import NetworkConfig, build_network
@@ -169,7 +169,7 @@ def test_scores_are_those_of_the_recorded_results(tmp_path):
     source, results = tmp_path / 'input.mcap', tmp_path / 'output.mcap'
     make_bag(frames, source)
     process_bag(source, results, FakeEngine())
-    scores = cli._demo_scores(results, source, tmp_path / 'scores')
+    scores = running._demo_scores(results, source, tmp_path / 'scores')
     assert scores['rmse_m'] == pytest.approx(2, abs=1e-3)
     assert scores['miou'] == pytest.approx(1)
     assert scores['mds_amodal'] is None  # there are no boxes to score against
