@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -27,9 +28,18 @@ def to_tensor(image: np.ndarray) -> tuple[Tensor, bool]:
         raise ValueError(f'expected an (H, W, 3) uint8 image, got {image.shape} {image.dtype}')
     bgr = image.strides[2] < 0
     memory = image[..., ::-1] if bgr else image
-    if not memory.flags.writeable or min(memory.strides) < 0:
+    if min(memory.strides) < 0:
         memory = memory.copy()
-    return torch.from_numpy(memory), bgr
+    return torch.from_numpy(_as_writable(memory)), bgr
+
+
+def _as_writable(array: np.ndarray) -> np.ndarray:
+    """The same memory: torch warns of what is read-only, though nobody writes to an image."""
+    address = array.ctypes.data
+    shared = SimpleNamespace(
+        __array_interface__={**array.__array_interface__, 'data': (address, False)}, owner=array
+    )
+    return np.asarray(shared)
 
 
 def to_input(images: Tensor, size: tuple[int, int], bgr: bool = False) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,17 +23,13 @@ from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.ros.compression import CameraImage, check_image
 from tag_perception.ros.frames import StaticTransforms
 from tag_perception.ros.mailbox import Counts
-from tag_perception.ros.messages import (
-    DetectionsMessage,
-    ImageMessage,
-    Rejected,
-    to_camera_info,
-)
+from tag_perception.ros.messages import DetectionsMessage, to_camera_info
 from tag_perception.ros.outputs import LATCHED
 from tag_perception.ros.parameters import PerceptionConfig
 from tag_perception.ros.pipeline import Engine, Pipeline
 from tag_perception.ros.process import Stop
 from tag_perception.ros.storage import BagReader, BagWriter, Storage
+from tag_perception.ros.wire import ImageMessage, Rejected
 
 VEHICLE_FRAME, CAMERA_FRAME, OPTICAL_FRAME = 'base_link', 'camera_link', 'camera_optical_frame'
 """TF names of the frames V, C and S."""
@@ -198,6 +195,11 @@ class _BagSink:
         self._writer.write(
             f'{self._node}/{topic}', message, self.stamp_ns, latched=topic in LATCHED
         )
+
+    @contextmanager
+    def beside(self, work: Callable[[], None]) -> Iterator[None]:
+        work()  # not at the same time: a bag has the same order each time
+        yield
 
     def close(self) -> None:
         self._writer.close()

@@ -104,8 +104,7 @@ class Rig:
 
     def _start_node(self, children: Children, folder: Path) -> Child:
         values = {
-            **({} if self.alone else {'cameras': self.names}),
-            'latency_window_s': 3600.0,
+            **({} if self.alone else {'cameras': self.names, 'latency_window_s': 3600.0}),
             'engine.preset': self.preset,
             'engine.checkpoint': self.checkpoint,
             'engine.device': self.device,

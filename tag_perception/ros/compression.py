@@ -11,9 +11,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from tag_perception.ros import messages
 from tag_perception.ros.jpeg import JpegDecoder, OnCpu
-from tag_perception.ros.messages import Rejected
+from tag_perception.ros.wire import Rejected, WireImage
 
-CameraImage: TypeAlias = Image | CompressedImage
+CameraImage: TypeAlias = Image | WireImage | CompressedImage
 
 MAX_PIXELS = 2**26
 """67 megapixels: a few bytes may claim a picture that fills the memory; this ends before that."""
@@ -27,7 +27,7 @@ ON_CPU = OnCpu()
 
 def check_image(message: CameraImage) -> None:
     """Raise Rejected if `message` cannot be an image. Reads the header of compressed data only."""
-    if isinstance(message, Image):
+    if not isinstance(message, CompressedImage):
         messages.check_image(message)
         return
     if not len(message.data):
@@ -52,7 +52,7 @@ def check_image(message: CameraImage) -> None:
 
 def to_rgb(message: CameraImage, decode: JpegDecoder = ON_CPU) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a checked image, a view where possible. Raises Rejected."""
-    if isinstance(message, Image):
+    if not isinstance(message, CompressedImage):
         return messages.to_rgb(message)
     pixels = decode(np.frombuffer(message.data, np.uint8))
     if pixels is None:

@@ -17,9 +17,9 @@ from tag_perception.config import InputError
 from tag_perception.ros import doctor
 from tag_perception.ros.compression import CameraImage, check_image
 from tag_perception.ros.mailbox import Mailbox
-from tag_perception.ros.messages import Rejected
 from tag_perception.ros.stages import Stages
 from tag_perception.ros.storage import type_name
+from tag_perception.ros.wire import Rejected, read_image
 
 State = Literal['inactive', 'waiting_image', 'waiting_camera_info', 'ok', 'stale', 'rejected']
 
@@ -98,13 +98,16 @@ class CameraInput:
         """Subscribe. Best effort and depth 1, so that the newest frame is the only one waiting."""
         self._last_image_s = self._rejection = self.withheld = None
         self.image_topic = self._node.resolve_topic_name(below(self._name, 'image'))
-        kind: type = Image
-        if transport == 'compressed':
-            self.image_topic, kind = f'{self.image_topic}/compressed', CompressedImage
         self._subscribe('camera_info', CameraInfo, self.info_topic, self._on_info)
-        self._subscribe('image', kind, self.image_topic, self._on_image)
+        if transport == 'raw':
+            self._subscribe('image', Image, self.image_topic, self._on_image, serialised=True)
+        else:
+            self.image_topic += '/compressed'
+            self._subscribe('image', CompressedImage, self.image_topic, self._on_image)
 
-    def _subscribe(self, name: str, kind: type, topic: str, callback: Any) -> None:
+    def _subscribe(
+        self, name: str, kind: type, topic: str, callback: Any, serialised: bool = False
+    ) -> None:
         self._subscriptions[name] = self._node.create_subscription(
             kind,
             topic,
@@ -114,6 +117,7 @@ class CameraInput:
                 incompatible_qos=lambda event: self._on_incompatible_qos(name)
             ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            raw=serialised,
         )
 
     def close(self) -> None:
@@ -170,10 +174,11 @@ class CameraInput:
     def _on_info(self, message: CameraInfo) -> None:
         self.info = message
 
-    def _on_image(self, message: CameraImage, received: dict[str, int]) -> None:
+    def _on_image(self, came: bytes | CompressedImage, received: dict[str, int]) -> None:
         now_ns = time.time_ns()
         self._last_image_s = time.monotonic()
         try:
+            message = read_image(came) if isinstance(came, bytes) else came
             check_image(message)
         except Rejected as error:
             self.mailbox.reject()

@@ -6,6 +6,7 @@ They are read and written through NumPy views of the memory the message already 
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Literal
 
@@ -32,6 +33,7 @@ from tag_perception.core.geometry import (
 )
 from tag_perception.core.labels import DETECTION_CLASSES, DETECTION_TRAIN_IDS, SEMANTIC_CLASSES
 from tag_perception.core.structures import Camera, Objects3D, Scene
+from tag_perception.ros.wire import Rejected, WireImage
 from tag_perception.runtime.engine import UNTRAINED, EngineStatus
 
 ClassIdFormat = Literal['name', 'id']
@@ -70,11 +72,7 @@ BYTES_PER_PIXEL = {name: row[0] for name, row in (*PIXELS.items(), *CONVERSIONS.
 """Every encoding that can be read."""
 
 
-class Rejected(ValueError):
-    """A frame that cannot be used; the message is the reason."""
-
-
-def check_image(message: Image) -> None:
+def check_image(message: Image | WireImage) -> None:
     """Raise Rejected if the pixels of `message` cannot be read. Costs microseconds."""
     if message.encoding not in BYTES_PER_PIXEL:
         known = ', '.join(BYTES_PER_PIXEL)
@@ -96,7 +94,7 @@ def check_image(message: Image) -> None:
         )
 
 
-def to_rgb(message: Image) -> np.ndarray:
+def to_rgb(message: Image | WireImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a checked image, a view of its memory where the encoding allows.
 
     Raises Rejected where OpenCV cannot convert the pixels.
@@ -147,37 +145,6 @@ def with_header(info: CameraInfo, header: Header) -> CameraInfo:
     """The same calibration under another header."""
     values = {name: getattr(info, name) for name in info.get_fields_and_field_types()}
     return CameraInfo(**{**values, 'header': header})
-
-
-class ImageMessage:
-    """One long-lived Image whose memory is written in place; rclpy copies it in publish()."""
-
-    def __init__(self, encoding: str, dtype: type[np.generic], channels: int) -> None:
-        self._encoding, self._dtype, self._channels = encoding, np.dtype(dtype), channels
-        self._view = np.empty((0, 0, channels), dtype)
-        self._message = Image()
-
-    def fill(self, header: Header, pixels: np.ndarray) -> Image:
-        """The message with `header` and a copy of `pixels`: (H, W) or (H, W, channels)."""
-        height, width = pixels.shape[:2]
-        if self._view.shape[:2] != (height, width):
-            self._allocate(height, width)
-        self._message.header = header
-        np.copyto(self._view, pixels.reshape(self._view.shape), casting='no')
-        return self._message
-
-    def _allocate(self, height: int, width: int) -> None:
-        shape = (height, width, self._channels)
-        step = width * self._channels * self._dtype.itemsize
-        self._message = Image(
-            height=height,
-            width=width,
-            encoding=self._encoding,
-            is_bigendian=BIG_ENDIAN,
-            step=step,
-        )
-        self._message.data.frombytes(bytes(height * step))
-        self._view = np.frombuffer(self._message.data, self._dtype).reshape(shape)
 
 
 class DetectionsMessage:
@@ -314,13 +281,25 @@ def _poses(
     The variance of the distance lies along the viewing ray r: sigma² r rᵀ. What the network says
     nothing about is 0.
     """
-    pose = torch.from_numpy(np.asarray(frame_T_camera, np.float64))
-    in_camera = boxes.center_cam.double()
-    center = in_camera @ pose[:3, :3].T + pose[:3, 3]
-    turn = quaternion_from_rotation(pose[:3, :3])
-    orientation = quaternion_multiply(turn, boxes.rotation_cam.double())
-    ray = in_camera / in_camera.norm(dim=-1, keepdim=True) @ pose[:3, :3].T
-    along = ray * boxes.depth_sigma_m.double()[:, None]
-    covariance = center.new_zeros(len(boxes), 6, 6)
+    # In NumPy: each of torch's operations on so little costs as much as all of these.
+    pose = np.asarray(frame_T_camera, np.float64)
+    rotation, in_camera = pose[:3, :3], boxes.center_cam.numpy().astype(np.float64)
+    center = in_camera @ rotation.T + pose[:3, 3]
+    orientation = boxes.rotation_cam.numpy() @ _turned_by(rotation.tobytes())
+    with np.errstate(invalid='ignore'):  # a box at the camera itself has no ray: NaN
+        ray = in_camera / np.linalg.norm(in_camera, axis=-1, keepdims=True) @ rotation.T
+    along = ray * boxes.depth_sigma_m.numpy()[:, None]
+    covariance = np.zeros((len(boxes), 6, 6))
     covariance[:, :3, :3] = along[:, :, None] * along[:, None, :]
-    return center.numpy(), orientation.numpy(), covariance.flatten(1).numpy()
+    return center, orientation, covariance.reshape(-1, 36)
+
+
+@functools.lru_cache(maxsize=16)
+def _turned_by(rotation: bytes) -> np.ndarray:
+    """(4, 4), into which a quaternion is multiplied from the left to turn it by `rotation`.
+
+    That is (3, 3) float64; kept, since the frame of the boxes hardly moves against the camera.
+    """
+    matrix = torch.frombuffer(bytearray(rotation), dtype=torch.float64).reshape(3, 3)
+    units = torch.eye(4, dtype=torch.float64)
+    return quaternion_multiply(quaternion_from_rotation(matrix), units).numpy()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +18,9 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo
 from visualization_msgs.msg import MarkerArray
 
-from tag_perception.ros import doctor
+from tag_perception.ros import doctor, wire
 from tag_perception.ros.inputs import below
+from tag_perception.ros.wire import ImageMessage
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ OUTPUTS = (
     Output('latency', DiagnosticArray),
     Output('vision_info', VisionInfo, latched=True),
 )
-"""Every topic the node publishes, in the order in which a frame's messages go out."""
+"""Every topic the node publishes, in the order in which a frame's messages go out; depth/image
+goes its way beside the others."""
 LAST = 'vision_info'
 """Who has it knows that the frame is complete."""
 
@@ -72,6 +77,7 @@ class Publishers:
     def __init__(self, node: LifecycleNode, camera: str = '') -> None:
         self._node, self._camera = node, camera
         self._publishers: dict[str, LifecyclePublisher] = {}
+        self._second = ThreadPoolExecutor(1, 'depth')
 
     def open(self) -> None:
         """Create them all."""
@@ -110,4 +116,17 @@ class Publishers:
 
     def publish(self, topic: str, message: Any) -> None:
         """Send; the message may be changed as soon as this returns."""
-        self._publishers[topic].publish(message)
+        publisher = self._publishers[topic]
+        if not isinstance(message, ImageMessage):
+            publisher.publish(message)
+        elif publisher.is_activated:
+            wire.publish(publisher, message.memory)
+
+    @contextmanager
+    def beside(self, work: Callable[[], None]) -> Iterator[None]:
+        """Do `work` in a second thread while the `with` block runs, and wait for it."""
+        done = self._second.submit(work)
+        try:
+            yield
+        finally:
+            done.result()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,12 +27,13 @@ from tag_perception.ros.compression import CameraImage
 from tag_perception.ros.frames import NoTransform, StaticTransforms, Transforms
 from tag_perception.ros.jpeg import JpegDecoder, choose_decoder
 from tag_perception.ros.markers import to_markers
-from tag_perception.ros.messages import OPTICAL_T_CAMERA, DetectionsMessage, ImageMessage
+from tag_perception.ros.messages import OPTICAL_T_CAMERA, DetectionsMessage
 from tag_perception.ros.outputs import LAST, OUTPUTS
 from tag_perception.ros.parameters import PerceptionConfig
 from tag_perception.ros.planning import GridMessage, PointsMessage
 from tag_perception.ros.rectangles import RectanglesMessage
 from tag_perception.ros.stages import Stages
+from tag_perception.ros.wire import ImageMessage
 from tag_perception.runtime.engine import EngineStatus
 
 
@@ -59,6 +62,9 @@ class Sink(Protocol):
 
     def publish(self, topic: str, message: Any) -> None:
         """Take a message; it may be changed as soon as this returns."""
+
+    def beside(self, work: Callable[[], None]) -> AbstractContextManager[None]:
+        """Do `work`, which publishes, while the `with` block runs or before."""
 
     def close(self) -> None:
         """No more messages."""
@@ -166,13 +172,15 @@ class Pipeline:
     def finish(self, ready: Prepared, scene: Scene) -> Result:
         """Publish what the engine said about a prepared image."""
         header, seen, stages, config = ready.header, ready.seen, ready.stages, self.config
-        frame = self._place(header, seen, seen.finish(scene), config)
-        outputs = {**self._fill(frame, config), **self._fill_lazy(frame, config)}
-        stages.end('fill')
-        last = outputs.pop(LAST)
-        for output in OUTPUTS:
-            if output.topic in outputs:
-                self._sink.publish(output.topic, outputs[output.topic])
+        scene = seen.finish(scene)
+        with self._sink.beside(partial(self._publish_depth, header, scene, config)):
+            frame = self._place(header, seen, scene, config)
+            outputs = {**self._fill(frame, config), **self._fill_lazy(frame, config)}
+            stages.end('fill')
+            last = outputs.pop(LAST)
+            for output in OUTPUTS:
+                if output.topic in outputs:
+                    self._sink.publish(output.topic, outputs[output.topic])
         stages.end('publish')
         self._sink.publish('latency', diagnostics.to_latency(header, stages.ms))
         self._sink.publish(LAST, last)
@@ -201,19 +209,27 @@ class Pipeline:
         boxes = scene.detection3d
         if boxes is None or camera is None:
             return scene, None
-        limits = torch.tensor([getattr(config.score_thresholds, n) for n in DETECTION_CLASSES])
-        scene = replace(scene, detection3d=boxes[boxes.score >= limits[boxes.class_id]])
+        limits = [getattr(config.score_thresholds, name) for name in DETECTION_CLASSES]
+        high = boxes.score.numpy() >= np.array(limits, np.float32)[boxes.class_id.numpy()]
+        if not high.all():
+            boxes = boxes[torch.from_numpy(high)]
+            scene = replace(scene, detection3d=boxes)
         if not config.min_consistency and not self._wanted('consistency', config):
             return scene, None
         agreement = consistency(scene, camera)
         if agreement is None:
             return scene, None
         kept = agreement >= config.min_consistency
-        assert scene.detection3d is not None
-        return replace(scene, detection3d=scene.detection3d[kept]), agreement[kept]
+        return replace(scene, detection3d=boxes[kept]), agreement[kept]
+
+    def _publish_depth(self, header: Header, scene: Scene, config: PerceptionConfig) -> None:
+        """The output that takes as long as all others, in copies that leave Python to those."""
+        if scene.depth is not None and config.outputs.allows('depth'):
+            message = self._images['depth/image'].fill(header, scene.depth.numpy())
+            self._sink.publish('depth/image', message)
 
     def _fill(self, frame: Frame, config: PerceptionConfig) -> dict[str, Any]:
-        """The outputs that are always made."""
+        """The outputs that are always made, but for the depth map."""
         scene, header, allows = frame.scene, frame.header, config.outputs.allows
         outputs: dict[str, Any] = {'vision_info': self._vision_info}
         if scene.detection3d is not None and allows('detections'):
@@ -225,13 +241,11 @@ class Pipeline:
             outputs['detections_2d'] = self._rectangles.fill(header, boxes, ids)
             outputs['label_info'] = self._detection_labels
         for task, pixels in (('semantic', scene.semantic), ('depth', scene.depth)):
-            if pixels is not None and allows(task):
-                topic = f'{task}/image'
-                outputs[topic] = self._images[topic].fill(header, pixels.numpy())
-                if frame.seen.describe is not None:
-                    outputs[f'{task}/camera_info'] = frame.seen.describe(header)
+            if pixels is not None and allows(task) and frame.seen.describe is not None:
+                outputs[f'{task}/camera_info'] = frame.seen.describe(header)
         if scene.semantic is not None and allows('semantic'):
-            outputs['semantic/label_info'] = self._semantic_labels
+            mask = self._images['semantic/image'].fill(header, scene.semantic.numpy())
+            outputs |= {'semantic/image': mask, 'semantic/label_info': self._semantic_labels}
         for topic in ('vision_info', 'label_info', 'semantic/label_info'):
             if topic in outputs:
                 outputs[topic].header = header

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 """How often a spinning thread asks whether it has to end."""
+SWITCH_S = 1e-4
+"""How long a thread of the node waits for Python's lock before it asks the owner to let go. Python
+has 5 ms by itself, as long as all the work on a frame around the network."""
 
 
 def isolate() -> None:
@@ -65,6 +69,7 @@ def serve(
     build: Callable[[], PerceptionNode], stop: Stop, arguments: Sequence[str] | None = None
 ) -> int:
     """Run the node that `build` makes until `stop`; the exit code. Raises InputError."""
+    sys.setswitchinterval(SWITCH_S)
     with session(arguments):
         node = build()
         forward_log(node)

@@ -26,9 +26,11 @@ from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
+from sensor_msgs.msg import Image
 
 from tag_perception.config import InputError
 from tag_perception.ros.cutoff import CutMcapReader, check_pages
+from tag_perception.ros.wire import ImageMessage
 
 Storage = Literal['mcap', 'sqlite3']
 
@@ -64,9 +66,12 @@ class BagWriter:
             raise InputError(f'{self.path}: cannot be written: {error.strerror}') from error
 
     def write(self, topic: str, message: Any, stamp_ns: int, latched: bool = False) -> None:
-        """Append a message of rclpy."""
-        kind = type_name(type(message))
-        self.write_bytes(topic, kind, serialize_message(message), stamp_ns, latched)
+        """Append a message of rclpy, or an ImageMessage."""
+        if isinstance(message, ImageMessage):
+            kind, data = type_name(Image), message.memory.tobytes()
+        else:
+            kind, data = type_name(type(message)), serialize_message(message)
+        self.write_bytes(topic, kind, data, stamp_ns, latched)
 
     def write_bytes(
         self, topic: str, kind: str, data: bytes, stamp_ns: int, latched: bool = False

@@ -23,7 +23,8 @@ from std_msgs.msg import Header
 from tag_perception.core.structures import Camera
 from tag_perception.ros import process
 from tag_perception.ros.inputs import below
-from tag_perception.ros.messages import ImageMessage, to_camera_info
+from tag_perception.ros.messages import to_camera_info
+from tag_perception.ros.wire import ImageMessage, publish
 
 MATCHING_S = 30.0
 SETTLING_S = 1.0
@@ -38,16 +39,16 @@ class Stream:
         header = Header(frame_id='_'.join(filter(None, (name, 'optical_frame'))))
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         camera = Camera(width, height, fx=width, fy=width, u0=width / 2, v0=height / 2)
-        image = ImageMessage('bgr8', np.uint8, 3).fill(header, pixels)
+        info = serialize_message(to_camera_info(camera, header))
         self.sent = 0
         self._publishers: tuple[Publisher, ...] = (
             ros.create_publisher(CameraInfo, below(name, 'camera_info'), 1),
             ros.create_publisher(Image, below(name, 'image'), 1),
         )
-        self._messages = [
-            bytearray(serialize_message(message))
-            for message in (to_camera_info(camera, header), image)
-        ]
+        self._messages = (
+            np.frombuffer(bytearray(info), np.uint8),
+            ImageMessage('bgr8', np.uint8, 3).fill(header, pixels).memory,
+        )
 
     def matched(self) -> bool:
         """Whether somebody subscribes to both topics."""
@@ -57,8 +58,9 @@ class Stream:
         """One frame, stamped now, and its calibration before it."""
         stamp = divmod(time.time_ns(), 10**9)
         for publisher, message in zip(self._publishers, self._messages, strict=True):
-            struct.pack_into('=iI', message, 4, *stamp)  # after four bytes about the encoding
-            publisher.publish(bytes(message))
+            # After four bytes about the encoding comes the header, and first in it the stamp.
+            message[4:12] = np.frombuffer(struct.pack('=iI', *stamp), np.uint8)
+            publish(publisher, message)
         self.sent += 1
 
 

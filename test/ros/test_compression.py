@@ -14,7 +14,7 @@ pytest.importorskip('rclpy')
 from sensor_msgs.msg import CompressedImage
 
 from tag_perception.ros.compression import check_image, to_rgb
-from tag_perception.ros.messages import Rejected
+from tag_perception.ros.wire import Rejected
 
 from .fakes import make_image
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tag_perception.ros.mailbox import Counts, Mailbox, Outcome, Worker
-from tag_perception.ros.messages import Rejected
+from tag_perception.ros.wire import Rejected
 
 from .fakes import TIMEOUT_S
 

@@ -20,14 +20,13 @@ from tag_perception.ros import messages
 from tag_perception.ros.messages import (
     BYTES_PER_PIXEL,
     DetectionsMessage,
-    ImageMessage,
-    Rejected,
     check_image,
     to_camera,
     to_camera_info,
     to_rgb,
     with_header,
 )
+from tag_perception.ros.wire import ImageMessage, Rejected
 
 from .fakes import golden_boxes, make_image
 
@@ -153,24 +152,6 @@ def test_camera_info_round_trip_and_header():
     assert (info.header.frame_id, other.header.frame_id) == ('eye', 'other')
     other.header.frame_id = 'eye'
     assert other == info
-
-
-def test_image_message_is_written_in_place_and_reallocated_for_another_size():
-    buffer = ImageMessage('32FC1', np.float32, 1)
-    first = buffer.fill(Header(frame_id='a'), np.full((3, 4), 1.5, np.float32))
-    memory = first.data
-    again = buffer.fill(Header(frame_id='b'), np.full((3, 4), 2.5, np.float32))
-    assert again is first
-    assert again.data is memory
-    assert (again.header.frame_id, again.step, again.encoding) == ('b', 16, '32FC1')
-    assert np.frombuffer(again.data, np.float32).tolist() == [2.5] * 12
-    larger = buffer.fill(Header(), np.zeros((5, 6), np.float32))
-    assert (larger.height, larger.width, len(larger.data)) == (5, 6, 5 * 6 * 4)
-
-
-def test_image_message_refuses_pixels_of_another_type():
-    with pytest.raises(TypeError):
-        ImageMessage('mono8', np.uint8, 1).fill(Header(), np.zeros((2, 2), np.float32))
 
 
 def test_golden_box_in_convention_a():

@@ -82,8 +82,8 @@ class Bench:
         self.infos.publish(info)
         self.until(lambda: self.node.channels[0].input.info == info)
 
-    def send(self, image: Image) -> None:
-        """Publish one frame and wait until the node is done with it."""
+    def send(self, image: Image | bytes) -> None:
+        """Publish one frame, as it is or serialised, and wait until the node is done with it."""
         before = self.counts.received
         self.images.publish(image)
         self.until(lambda: self.counts.received > before and self.counts.under_way == 0)
@@ -257,6 +257,8 @@ def test_bad_frames_are_rejected_counted_and_named_and_the_node_goes_on(active):
     burning = make_image('rgb8', pixels=np.full((24, 32, 3), 66, np.uint8))
     active.send(bad)
     assert "encoding 'nv21'" in active.diagnostics(input='rejected')['input'].message
+    active.send(serialize_message(make_image())[:-1])
+    assert 'cut off' in active.diagnostics(input='rejected')['input'].message
     active.send(burning)
     status = active.diagnostics(input='rejected')['input']
     assert 'RuntimeError: the device is on fire' in status.message
@@ -264,7 +266,7 @@ def test_bad_frames_are_rejected_counted_and_named_and_the_node_goes_on(active):
     active.send(make_image())
     active.until(lambda: active.received['depth/image'])
     counts = active.counts
-    assert (counts.received, counts.processed, counts.rejected) == (3, 1, 2)
+    assert (counts.received, counts.processed, counts.rejected) == (4, 1, 3)
 
 
 def test_the_newest_frame_wins_and_all_are_counted(active):

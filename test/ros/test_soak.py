@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from sensor_msgs.msg import Image
@@ -67,6 +68,11 @@ class Nowhere:
 
     def publish(self, topic: str, message: object) -> None:
         assert message is not None
+
+    @contextmanager
+    def beside(self, work: Callable[[], None]) -> Iterator[None]:
+        work()
+        yield
 
     def close(self) -> None:
         pass

@@ -1,0 +1,144 @@
+"""Images as they lie on the wire: read without deserialising, written without serialising.
+
+An image of 2048×1024 has 2 to 8 MB, and a copy of it costs a millisecond. rclpy copies it three
+times between DDS and a message, and as often on the way back. The few fields before the pixels are
+plain CDR: numbers of at most four bytes, each aligned to its size, and texts behind their length.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from rclpy.publisher import Publisher
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+ORDERS = {b'\x00\x00': '>', b'\x00\x01': '<'}
+"""What the first two bytes of a message in plain CDR say of its byte order."""
+
+
+class Rejected(ValueError):
+    """A frame that cannot be used; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class WireImage:
+    """The fields of a sensor_msgs/Image; `data` is a view of the serialised message."""
+
+    header: Header
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: memoryview
+
+
+def read_image(message: bytes) -> WireImage:
+    """The image in a serialised message. Raises Rejected for bytes that are none."""
+    order = ORDERS.get(message[:2])
+    if order is None:
+        raise Rejected(f'{len(message)} bytes that are no message in plain CDR')
+    try:
+        sec, nanosec, length = struct.unpack_from(f'{order}iII', message, 4)
+        frame_id, at = _read_text(message, 16, length)
+        height, width, length = struct.unpack_from(f'{order}III', message, _aligned(at))
+        encoding, at = _read_text(message, _aligned(at) + 12, length)
+        is_bigendian = message[at]
+        step, length = struct.unpack_from(f'{order}II', message, _aligned(at + 1))
+    except (struct.error, IndexError) as error:
+        raise Rejected(f'image message is cut off: {len(message)} bytes') from error
+    begin = _aligned(at + 1) + 8
+    if begin + length > len(message):
+        raise Rejected(
+            f'image message is cut off: {len(message)} bytes, data needs {begin + length}'
+        )
+    header = Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame_id)
+    data = memoryview(message)[begin : begin + length]
+    return WireImage(header, height, width, encoding, is_bigendian, step, data)
+
+
+def _aligned(at: int) -> int:
+    """Where the next number of four bytes begins; the four that come first do not disturb it."""
+    return -(-at // 4) * 4
+
+
+def _read_text(message: bytes, at: int, length: int) -> tuple[str, int]:
+    """A text of `length` bytes with its terminator, as rclpy reads it, and where it ends."""
+    end = at + length
+    if end > len(message):
+        raise IndexError(end)
+    return message[at:end].partition(b'\0')[0].decode(errors='replace'), end
+
+
+class ImageMessage:
+    """One long-lived serialised Image, into which the pixels of a frame are copied once."""
+
+    def __init__(self, encoding: str, dtype: type[np.generic], channels: int) -> None:
+        big = sys.byteorder == 'big'
+        self._image = Image(encoding=encoding, is_bigendian=big)  # without its pixels
+        self._dtype, self._channels = np.dtype(dtype), channels
+        self.memory = np.empty(0, np.uint8)
+        """The message in CDR, valid until the next `fill`."""
+
+    def fill(self, header: Header, pixels: np.ndarray) -> ImageMessage:
+        """This message with `header` and a copy of `pixels`: (H, W) or (H, W, channels)."""
+        if pixels.dtype != self._dtype:
+            raise TypeError(f'{self._image.encoding} is {self._dtype}, not {pixels.dtype}')
+        image, (height, width) = self._image, pixels.shape[:2]
+        image.header, image.height, image.width = header, height, width
+        image.step = width * self._channels * self._dtype.itemsize
+        size = height * image.step
+        before = serialize_message(image)[:-4] + size.to_bytes(4, sys.byteorder)
+        if len(self.memory) != len(before) + size:
+            self.memory = np.empty(len(before) + size, np.uint8)
+        self.memory[: len(before)] = np.frombuffer(before, np.uint8)
+        source = np.ascontiguousarray(pixels).view(np.uint8)  # bytes are copied fastest
+        np.copyto(self.memory[len(before) :], source.reshape(size))
+        return self
+
+
+class _SerializedMessage(ctypes.Structure):
+    """rcl_serialized_message_t. The allocator is for whoever makes it larger, which is nobody."""
+
+    _fields_ = (
+        ('buffer', ctypes.c_void_p),
+        ('buffer_length', ctypes.c_size_t),
+        ('buffer_capacity', ctypes.c_size_t),
+        ('allocator', ctypes.c_void_p * 5),
+    )
+
+
+def publish(publisher: Publisher[Any], memory: np.ndarray) -> None:
+    """Send the serialised message in `memory`, which may be changed as soon as this returns.
+
+    Straight to rcl, without Python's lock: rclpy copies the message twice more and keeps the lock
+    while DDS copies it. Where rcl does not take it so, rclpy gets it, and says what is wrong.
+    """
+    if _rcl_publish is not None:
+        message = _SerializedMessage(memory.ctypes.data, len(memory), len(memory))
+        with publisher.handle:  # is not destroyed meanwhile
+            pointer = publisher.handle.pointer
+            if _rcl_publish(pointer, ctypes.byref(message), None) == 0:
+                return
+    publisher.publish(memory.tobytes())
+
+
+def _find_rcl_publish() -> Any:
+    """The function in the library that rclpy has loaded; None where that is not to be had."""
+    try:
+        function = ctypes.CDLL('librcl.so').rcl_publish_serialized_message
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    return function
+
+
+_rcl_publish = _find_rcl_publish()
