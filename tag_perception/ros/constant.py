@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tag_perception.config import InputError
 from tag_perception.core.network import NetworkConfig
@@ -20,6 +22,8 @@ from tag_perception.runtime.engine import EngineConfig, EngineStatus
 
 BOXES = 20
 """Cars in a row, as many as a busy street shows."""
+DEPTH_M = 20.0
+"""Of every pixel and box."""
 
 
 class ConstantEngine:
@@ -42,28 +46,43 @@ class ConstantEngine:
         )
         self._scenes: dict[tuple[int, ...], Scene] = {}
 
-    def batch(self, images: Sequence[np.ndarray], cameras: Sequence[Camera | None]) -> list[Scene]:
+    def batch(
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera | None],
+        depths: Sequence[np.ndarray] | None = None,
+    ) -> list[Scene]:
         """The Scene for each (H, W, 3) image, with boxes where there is a camera."""
-        return [self._scene(image.shape[:2], camera is not None)
-                for image, camera in zip(images, cameras, strict=True)]  # fmt: skip
+        scenes = [self._scene(image.shape[:2], camera is not None)
+                  for image, camera in zip(images, cameras, strict=True)]  # fmt: skip
+        if depths is None:
+            return scenes
+        return [replace(s, depth=_constant(d)) for s, d in zip(scenes, depths, strict=True)]
 
     def _scene(self, size: tuple[int, ...], boxes: bool) -> Scene:
         key = (*size, boxes)
         if key not in self._scenes:
             self._scenes[key] = Scene(
                 semantic=torch.zeros(size, dtype=torch.uint8),
-                depth=torch.full(size, 20.0),
+                depth=torch.full(size, DEPTH_M),
                 detection3d=_cars() if boxes else None,
             )
         return self._scenes[key]
 
 
+def _constant(depth: np.ndarray) -> Tensor:
+    """`depth` with the constant in it, as an engine leaves its result; as a rule it is there."""
+    if not (depth[0, 0] == depth[-1, -1] == DEPTH_M):
+        depth.fill(DEPTH_M)
+    return torch.from_numpy(depth)
+
+
 def _cars() -> Objects3D:
-    sideways_m = torch.linspace(-20.0, 20.0, BOXES)
+    depth_m, sideways_m = torch.full((BOXES,), DEPTH_M), torch.linspace(-20.0, 20.0, BOXES)
     return Objects3D(
         class_id=torch.zeros(BOXES, dtype=torch.long),
         score=torch.full((BOXES,), 0.9),
-        center_cam=torch.stack((torch.full((BOXES,), 20.0), sideways_m, -sideways_m * 0), dim=1),
+        center_cam=torch.stack((depth_m, sideways_m, -sideways_m * 0), dim=1),
         size_lwh_m=torch.tensor([[4.3, 1.7, 1.5]]).repeat(BOXES, 1),
         rotation_cam=torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(BOXES, 1),
         box_2d_px=torch.zeros(BOXES, 4),

@@ -50,8 +50,13 @@ class Engine(Protocol):
     def stages_ms(self) -> dict[str, float]:
         """Of the last call."""
 
-    def batch(self, images: Sequence[np.ndarray], cameras: Sequence[Camera | None]) -> list[Scene]:
-        """A Scene for each (H, W, 3) uint8 RGB image."""
+    def batch(
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera | None],
+        depths: Sequence[np.ndarray] | None = None,
+    ) -> list[Scene]:
+        """A Scene for each (H, W, 3) uint8 RGB image; its depth may lie in (H, W) of `depths`."""
 
 
 class Sink(Protocol):
@@ -86,6 +91,8 @@ class Prepared:
     header: Header
     seen: Seen
     stages: Stages
+    depth_m: np.ndarray
+    """(H, W) float32, the pixels of the message to come."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ class Pipeline:
     ) -> Result:
         """Publish every output of one checked image, in the order of OUTPUTS. Raises Rejected."""
         ready = self.prepare(image, info, Stages() if stages is None else stages)
-        (scene,) = self._engine.batch([ready.seen.pixels], [ready.seen.camera])
+        (scene,) = self._engine.batch([ready.seen.pixels], [ready.seen.camera], [ready.depth_m])
         ready.stages.end_engine(self._engine.stages_ms)
         return self.finish(ready, scene)
 
@@ -166,8 +173,9 @@ class Pipeline:
         """What the engine is to get for one checked image. Raises Rejected."""
         pixels = compression.to_rgb(image, self._jpeg)
         seen = self._calibration.apply(pixels, info, self.config.rectified_input)
+        depth = self._images['depth/image'].place(image.header, *seen.pixels.shape[:2])
         stages.end('upload')
-        return Prepared(image.header, seen, stages)
+        return Prepared(image.header, seen, stages, depth[..., 0])
 
     def finish(self, ready: Prepared, scene: Scene) -> Result:
         """Publish what the engine said about a prepared image."""
@@ -223,7 +231,10 @@ class Pipeline:
         return replace(scene, detection3d=boxes[kept]), agreement[kept]
 
     def _publish_depth(self, header: Header, scene: Scene, config: PerceptionConfig) -> None:
-        """The output that takes as long as all others, in copies that leave Python to those."""
+        """The output that takes as long as all others, in copies that leave Python to those.
+
+        None is made here where the engine has put the depth into the message.
+        """
         if scene.depth is not None and config.outputs.allows('depth'):
             message = self._images['depth/image'].fill(header, scene.depth.numpy())
             self._sink.publish('depth/image', message)
@@ -304,7 +315,7 @@ def infer(engine: Engine, frames: Sequence[Prepared]) -> list[Scene | Exception]
     """
     try:
         pixels, cameras = [f.seen.pixels for f in frames], [f.seen.camera for f in frames]
-        return [*engine.batch(pixels, cameras)]
+        return [*engine.batch(pixels, cameras, [f.depth_m for f in frames])]
     except Exception as error:
         if len(frames) == 1:
             return [error]

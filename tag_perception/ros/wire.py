@@ -24,6 +24,10 @@ ORDERS = {b'\x00\x00': '>', b'\x00\x01': '<'}
 """What the first two bytes of a message in plain CDR say of its byte order."""
 
 
+CACHE_LINE = 64
+"""Bytes; what the CPU writes in one go."""
+
+
 class Rejected(ValueError):
     """A frame that cannot be used; the message is the reason."""
 
@@ -79,7 +83,7 @@ def _read_text(message: bytes, at: int, length: int) -> tuple[str, int]:
 
 
 class ImageMessage:
-    """One long-lived serialised Image, into which the pixels of a frame are copied once."""
+    """One long-lived serialised Image; the pixels of a frame are copied into it once at most."""
 
     def __init__(self, encoding: str, dtype: type[np.generic], channels: int) -> None:
         big = sys.byteorder == 'big'
@@ -88,21 +92,37 @@ class ImageMessage:
         self.memory = np.empty(0, np.uint8)
         """The message in CDR, valid until the next `fill`."""
 
-    def fill(self, header: Header, pixels: np.ndarray) -> ImageMessage:
-        """This message with `header` and a copy of `pixels`: (H, W) or (H, W, channels)."""
-        if pixels.dtype != self._dtype:
-            raise TypeError(f'{self._image.encoding} is {self._dtype}, not {pixels.dtype}')
-        image, (height, width) = self._image, pixels.shape[:2]
+    def place(self, header: Header, height: int, width: int) -> np.ndarray:
+        """Where `fill` puts the pixels of an image with this header and size: (H, W, channels).
+
+        Pixels that are computed into it need no copy. What is there now is undefined.
+        """
+        image = self._image
         image.header, image.height, image.width = header, height, width
         image.step = width * self._channels * self._dtype.itemsize
         size = height * image.step
         before = serialize_message(image)[:-4] + size.to_bytes(4, sys.byteorder)
         if len(self.memory) != len(before) + size:
-            self.memory = np.empty(len(before) + size, np.uint8)
+            self.memory = _empty(len(before), size)
         self.memory[: len(before)] = np.frombuffer(before, np.uint8)
-        source = np.ascontiguousarray(pixels).view(np.uint8)  # bytes are copied fastest
-        np.copyto(self.memory[len(before) :], source.reshape(size))
+        return self.memory[len(before) :].view(self._dtype).reshape(height, width, self._channels)
+
+    def fill(self, header: Header, pixels: np.ndarray) -> ImageMessage:
+        """This message with `header` and `pixels`, (H, W) or (H, W, channels)."""
+        if pixels.dtype != self._dtype:
+            raise TypeError(f'{self._image.encoding} is {self._dtype}, not {pixels.dtype}')
+        place = self.place(header, *pixels.shape[:2])
+        if pixels.ctypes.data != place.ctypes.data:
+            source = np.ascontiguousarray(pixels).reshape(place.shape)
+            np.copyto(place.view(np.uint8), source.view(np.uint8))  # bytes are copied fastest
         return self
+
+
+def _empty(before: int, size: int) -> np.ndarray:
+    """(before + size,) uint8 of which the last `size` begin where a cache line does."""
+    memory = np.empty(before + size + CACHE_LINE, np.uint8)
+    begin = -(memory.ctypes.data + before) % CACHE_LINE
+    return memory[begin : begin + before + size]
 
 
 class _SerializedMessage(ctypes.Structure):

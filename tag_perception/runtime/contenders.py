@@ -36,8 +36,13 @@ class EagerRunner:
         self.stages_ms: dict[str, float] = {}
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
-        """One Scene per image; all of one size and channel order."""
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera],
+        depths: Sequence[np.ndarray] | None = None,
+    ) -> list[Scene]:
+        """One Scene per image; all of one size and channel order. `depths` is not used."""
         self.stages_ms.clear()
         size = self._network.config.input_size
         with self._timed('upload'):

@@ -82,16 +82,25 @@ class CpuRunner:
         return cls(trunk, *_build(backend, trunk, dtype))
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
-        """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size."""
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera],
+        depths: Sequence[np.ndarray] | None = None,
+    ) -> list[Scene]:
+        """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size.
+
+        `depths`: (H, W) float32 for each image, where its depth lies if there is a mask as well.
+        """
         self.stages_ms.clear()
-        return [self._infer(*pair) for pair in zip(images, cameras, strict=True)]
+        places = [None] * len(images) if depths is None else depths
+        return [self._infer(*each) for each in zip(images, cameras, places, strict=True)]
 
     def close(self) -> None:
         """Free the weights."""
         del self._network, self._peak_head
 
-    def _infer(self, image: np.ndarray, camera: Camera) -> Scene:
+    def _infer(self, image: np.ndarray, camera: Camera, depth: np.ndarray | None) -> Scene:
         with timed(self.stages_ms, 'upload'):
             memory, bgr = to_tensor(image)
             view = view_of([camera], self._size, 'cpu')
@@ -100,7 +109,8 @@ class CpuRunner:
         with timed(self.stages_ms, 'network'):
             outputs = self._network(inputs)
         with timed(self.stages_ms, 'decode'):
-            scene = decode(outputs, self._peak_head, view, labels_at)[0]
+            place = None if depth is None else torch.from_numpy(depth)[None]
+            scene = decode(outputs, self._peak_head, view, labels_at, place)[0]
         with timed(self.stages_ms, 'download'):
             return scene
 

@@ -75,9 +75,15 @@ class CudaRunner:
         torch.cuda.synchronize(device)  # the weights are there before another stream reads them
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera],
+        depths: Sequence[np.ndarray] | None = None,
+    ) -> list[Scene]:
         """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size.
 
+        `depths` is not used: results come through pinned memory, which messages are not in.
         Raises EngineFailure where the memory does not suffice for a single image.
         """
         self.stages_ms.clear()

@@ -19,9 +19,16 @@ Labeller = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
 def decode(
-    outputs: Mapping[str, Tensor], peak_head: PeakHead | None, view: View, label: Labeller
+    outputs: Mapping[str, Tensor],
+    peak_head: PeakHead | None,
+    view: View,
+    label: Labeller,
+    depth_place: Tensor | None = None,
 ) -> Scene:
-    """Batched Scene, on the device of `outputs`, of what a `trunk.Trunk` names."""
+    """Batched Scene, on the device of `outputs`, of what a `trunk.Trunk` names.
+
+    `depth_place`: (B, H, W) float32 in which its depth may lie.
+    """
     decoded: dict[str, object] = {}
     if peak_head is not None:
         heatmap = outputs['heatmap']
@@ -35,4 +42,4 @@ def decode(
         decoded['semantic'] = label(outputs['semantic'], view.image_size)
     if 'depth' in outputs:
         decoded['depth'] = depth.decode(outputs['depth'], view)
-    return tasks.assemble(decoded)
+    return tasks.assemble(decoded, depth_place)

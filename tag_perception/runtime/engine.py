@@ -133,14 +133,23 @@ class Engine:
         """
         return self.batch([image], [camera])[0]
 
-    def batch(self, images: Sequence[np.ndarray], cameras: Sequence[Camera | None]) -> list[Scene]:
-        """A Scene for each image; on CUDA, images of one size share a pass."""
+    def batch(
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera | None],
+        depths: Sequence[np.ndarray] | None = None,
+    ) -> list[Scene]:
+        """A Scene for each image; on CUDA, images of one size share a pass.
+
+        `depths` offers memory for the depth of each image, (H, W) float32. Where that saves a
+        copy, on the CPU, the Scene's depth lies there.
+        """
         usable = [camera is not None and camera.fault() is None for camera in cameras]
         filled = [
             _checked(image, camera if ok else None)
             for image, camera, ok in zip(images, cameras, usable, strict=True)
         ]
-        scenes = self._run(images, filled)
+        scenes = self._run(images, filled, depths)
         return [self._finished(scene, ok) for scene, ok in zip(scenes, usable, strict=True)]
 
     @property
@@ -154,9 +163,14 @@ class Engine:
         if runner is not None:
             runner.close()
 
-    def _run(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
+    def _run(
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera],
+        depths: Sequence[np.ndarray] | None,
+    ) -> list[Scene]:
         try:
-            scenes = self._run_or_rebuild(images, cameras)
+            scenes = self._run_or_rebuild(images, cameras, depths)
         except EngineFailure as error:
             self.problem = str(error)
             raise
@@ -164,12 +178,15 @@ class Engine:
         return scenes
 
     def _run_or_rebuild(
-        self, images: Sequence[np.ndarray], cameras: Sequence[Camera]
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera],
+        depths: Sequence[np.ndarray] | None,
     ) -> list[Scene]:
         if self._runner is None:
             raise EngineFailure(self.problem or 'the engine is closed')
         try:
-            return self._runner(images, cameras)
+            return self._runner(images, cameras, depths)
         except EngineFailure:
             raise
         except RuntimeError as error:
@@ -180,7 +197,7 @@ class Engine:
         try:
             self.close()
             runner = self._build(_load(self.config)[0])
-            scenes = runner(images, cameras)
+            scenes = runner(images, cameras, depths)
         except (RuntimeError, InputError) as error:
             raise EngineFailure(
                 f'{first_line(error)}, also after the engine was rebuilt; restart the process'

@@ -24,8 +24,16 @@ class Runner(Protocol):
     stages_ms: dict[str, float]
     """Of all images of the last call: upload, preprocess, network, decode, download."""
 
-    def __call__(self, images: Sequence[np.ndarray], cameras: Sequence[Camera]) -> list[Scene]:
-        """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size."""
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera],
+        depths: Sequence[np.ndarray] | None = None,
+    ) -> list[Scene]:
+        """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size.
+
+        `depths`: memory in which the depth of each image, (H, W) float32, may lie.
+        """
 
     def close(self) -> None:
         """Free the memory."""

@@ -56,7 +56,12 @@ class FakeEngine:
             largest_batch=self.largest_batch,
         )
 
-    def batch(self, images: Sequence[np.ndarray], cameras: Sequence[Camera | None]) -> list[Scene]:
+    def batch(
+        self,
+        images: Sequence[np.ndarray],
+        cameras: Sequence[Camera | None],
+        depths: Sequence[np.ndarray] | None = None,
+    ) -> list[Scene]:
         self.batches.append(len(images))
         return [self(*pair) for pair in zip(images, cameras, strict=True)]
 

@@ -136,6 +136,16 @@ def test_a_batch_of_mixed_sizes_gives_what_single_calls_give(engine):
     assert engine.batch([], []) == []
 
 
+def test_the_depth_lies_in_the_memory_that_is_offered(engine):
+    places = [np.full(size, -1, np.float32) for size in ((96, 192), (75, 131))]
+    pictures = [image(seed, *place.shape) for seed, place in enumerate(places)]
+    cameras = [CAMERA, None]
+    scenes = engine.batch(pictures, cameras, places)
+    for scene, place, picture, camera in zip(scenes, places, pictures, cameras, strict=True):
+        assert scene.depth.data_ptr() == place.ctypes.data
+        assert_close(scene, engine(picture, camera))
+
+
 def test_bgr_memory_gives_the_same_scene(engine):
     rgb = image(4)
     bgr_view = np.ascontiguousarray(rgb[..., ::-1])[..., ::-1]
