@@ -128,7 +128,8 @@ def has_bf16_tiles() -> bool:
 def fastest(trunk: Trunk, dtype: torch.dtype) -> tuple[CpuNetwork, str]:
     """What runs the trunk fastest here, and its name: measured once, then remembered."""
     made_with = {
-        'CPU': f'{cpu_name()}, {torch.get_num_threads()} threads',
+        'CPU': cpu_name(),
+        'number of threads': str(torch.get_num_threads()),
         'network code': code_digest(),
         'torch': torch.__version__,
         **{name: package_version(name) or 'none' for name in BACKENDS if name != 'torch'},
