@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from hypothesis import settings
 settings.register_profile('same', derandomize=True, deadline=None, print_blob=True)
 if 'FUZZ_SCALE' not in os.environ:
     settings.load_profile('same')
+
+
+# A shell has its background jobs ignore Ctrl-C, and the processes that tests start would inherit
+# that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')
