@@ -16,8 +16,11 @@ from tag_perception import entry
 moment, function, *arguments = sys.argv[1:]
 
 class Interrupt:
+    done = False
+
     def find_spec(self, name, path=None, target=None):
-        if name == moment:
+        if name == moment and not self.done:
+            self.done = True
             print('now', flush=True)
             os.kill(os.getpid(), signal.SIGINT)
 

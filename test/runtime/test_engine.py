@@ -391,7 +391,7 @@ def test_an_error_of_the_gpu_rebuilds_the_engine_once(weights, monkeypatch, capl
     class Broken:
         backend, stages_ms = 'cuda graph', {}
 
-        def __call__(self, images, cameras):
+        def __call__(self, images, cameras, depths=None):
             raise torch.AcceleratorError('CUDA error: an illegal memory access\nmore lines')
 
         def close(self):
@@ -423,7 +423,7 @@ def test_an_engine_that_fails_again_after_its_rebuild_is_not_rebuilt_for_each_fr
     class Broken:
         backend, stages_ms = 'cuda graph', {}
 
-        def __call__(self, images, cameras):
+        def __call__(self, images, cameras, depths=None):
             raise torch.AcceleratorError('CUDA error: an illegal memory access')
 
         def close(self):
