@@ -26,7 +26,7 @@ def draw() -> np.ndarray:
     rows = {'network': seen, 'ground truth': scene_from_labels(sample)}
     return np.vstack(
         [
-            panels(sample.image, scene, sample.camera, panel_width=512, note=note)
+            panels(sample.image, scene, sample.camera, panel_width=768, note=note)
             for note, scene in rows.items()
         ]
     )
@@ -34,5 +34,5 @@ def draw() -> np.ndarray:
 
 if __name__ == '__main__':
     path = Path(__file__).with_name('results.jpg')
-    cv2.imwrite(str(path), draw()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    cv2.imwrite(str(path), draw()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
     print(path)
