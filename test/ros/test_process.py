@@ -5,9 +5,10 @@ import re
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import pytest
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.srv import ChangeState, GetState
 from sensor_msgs.msg import Image
 
 from tag_perception.config import InputError
@@ -76,6 +77,7 @@ STATES = {  # how each comes about: HANG, and the transitions asked for from out
     'deactivating': ('frame', ('configure', 'activate')),
     'finalized': ('', ('shutdown',)),
 }
+GOALS = {'configure': 'inactive', 'activate': 'active', 'shutdown': 'finalized'}
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
@@ -87,15 +89,26 @@ def test_the_node_ends_cleanly_in_every_state(start, client, spin_until, number)
         remap = '-r', f'__node:={state}', '-r', f'image:=/{state}/image'
         return start(*NODE, f'autostart:={autostart}', *remap, HANG=hang)
 
-    def ask(state: str, label: str, answered: bool = True) -> None:
-        service = client.create_client(ChangeState, f'/{state}/change_state')
-        spin_until(service.service_is_ready, client, timeout_s=2 * TIMEOUT_S)
-        request = ChangeState.Request()
+    def ask(state: str, label: str) -> None:
+        """Until the node is there: what is said before processes know each other gets lost."""
+        change = client.create_client(ChangeState, f'/{state}/change_state')
+        get = client.create_client(GetState, f'/{state}/get_state')
+        services = change, get
+        spin_until(lambda: all(s.service_is_ready() for s in services), client, timeout_s=120)
+        request, answers = ChangeState.Request(), []
         request.transition.label = label
-        done = service.call_async(request)
-        if answered:
-            spin_until(done.done, client)
-            assert done.result().success, (state, label)
+
+        def reached() -> bool:
+            time.sleep(0.05)
+            answers.append(get.call_async(GetState.Request()))
+            labels = [a.result().current_state.label for a in answers if a.done()]
+            return GOALS[label] in labels
+
+        for _ in range(12):
+            change.call_async(request)
+            with suppress(AssertionError):
+                return spin_until(reached, client, timeout_s=TIMEOUT_S / 6)
+        raise AssertionError(f'{state} does not {label}')
 
     def feed(state: str, until) -> None:
         images = client.create_publisher(Image, f'/{state}/image', 1)
@@ -115,7 +128,11 @@ def test_the_node_ends_cleanly_in_every_state(start, client, spin_until, number)
     feed('active', lambda: bool(depths))
     for state in ('busy', 'deactivating'):
         feed(state, lambda state=state: 'hanging in frame' in nodes[state].output)
-    ask('deactivating', 'deactivate', answered=False)  # waits for the frame in hand
+    change = client.create_client(ChangeState, '/deactivating/change_state')
+    request = ChangeState.Request()
+    request.transition.label = 'deactivate'  # which waits for the frame in hand
+    spin_until(change.service_is_ready, client)
+    change.call_async(request)
     nodes['configuring'].wait_for('hanging in configure')
     spin_until(lambda: 'unconfigured' in client.get_node_names(), client)
 
