@@ -142,6 +142,9 @@ def test_the_node_ends_cleanly_in_every_state(start, client, spin_until, number)
     received, superseded = re.search(counts.format(0), nodes['busy'].output).groups()
     assert received == superseded > '0'
     assert re.search(counts.format(r'[1-9]\d*'), nodes['active'].output)
+    # Who leaves a hanging frame behind is in the graph until its lease ends, where others look.
+    topics = [f'/{state}/depth/image' for state in STATES]
+    spin_until(lambda: not any(map(client.count_publishers, topics)), client)
 
 
 def test_a_wrong_parameter_is_one_line_and_exit_code_2(start):
