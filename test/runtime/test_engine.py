@@ -3,9 +3,9 @@ import itertools
 import logging
 import sys
 import threading
-import time
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -248,13 +248,20 @@ def test_without_other_backends_torch_runs_and_says_so(weights, monkeypatch, cap
 
 def test_the_fastest_backend_is_found_once_and_remembered(weights, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    built, slow = [], {'openvino': 0.0, 'onnxruntime': 0.2, 'torch': 0.1}
+    built, slow = [], {'openvino': 1, 'onnxruntime': 3, 'torch': 2}
+    clock_s = [0]  # one that a busy machine does not disturb
+    monkeypatch.setattr(cpu, 'time', SimpleNamespace(perf_counter=lambda: clock_s[0]))
 
     def build_fake(name):
         def fake(trunk, dtype):
             built.append((name, dtype))
             network = cpu.TorchTrunk(trunk, dtype)
-            return lambda image: (time.sleep(slow[name]), network(image))[1]
+
+            def run(image):
+                clock_s[0] += slow[name]
+                return network(image)
+
+            return run
 
         return fake
 
@@ -266,7 +273,7 @@ def test_the_fastest_backend_is_found_once_and_remembered(weights, monkeypatch, 
     assert build(weights).status.backend == 'openvino'
     assert len(built) == 5
     monkeypatch.setattr(cpu, 'cpu_name', lambda: 'another CPU')
-    slow['openvino'] = 0.3
+    slow['openvino'] = 4
     assert build(weights).status.backend == 'torch'
     assert 'was made with another CPU; making it anew' in caplog.text
     monkeypatch.setattr('tag_perception.runtime.engine.multiplies_bf16', lambda: True)
