@@ -6,6 +6,7 @@ which Ctrl-C ends the process as Python has it.
 
 from __future__ import annotations
 
+import os
 import sys
 
 STOPPABLE = (
@@ -14,10 +15,22 @@ STOPPABLE = (
 )  # fmt: skip
 """Verbs that Ctrl-C ends with exit code 0, also before `process.run` has its handlers."""
 
+SPINS = '3000'
+"""How often a thread of torch looks for work before it sleeps (libgomp's own: 300,000 and more,
+about a millisecond). Beside a process that wants the same cores, the one with work is not let in
+as long as the others look, and a frame takes ten times as long (docs/speed.md)."""
+
+
+def share_cores() -> None:
+    """Let threads that wait make way; to be called before torch is imported."""
+    if 'OMP_WAIT_POLICY' not in os.environ:
+        os.environ.setdefault('GOMP_SPINCOUNT', SPINS)
+
 
 def tag_perception() -> int:
     """`ros2 run tag_perception tag_perception VERB …`."""
     try:
+        share_cores()
         from tag_perception.cli import main
 
         return main()
@@ -28,6 +41,7 @@ def tag_perception() -> int:
 def perception_node() -> int:
     """`ros2 run tag_perception perception_node …`, and what the launch files start."""
     try:
+        share_cores()
         from tag_perception.ros.process import perception_node as run
 
         return run()

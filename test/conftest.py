@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tag_perception import entry
+
+entry.share_cores()
+
 # The suite tries the same examples on every run, so that it fails for a change and not by chance;
 # new ones are what `make fuzz` is for.
 settings.register_profile('same', derandomize=True, deadline=None, print_blob=True)

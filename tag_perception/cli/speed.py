@@ -44,6 +44,9 @@ def benchmark(arguments: Sequence[str]) -> int:
         kind.add_argument('--preset', default='tag_slim', help='network')
     for kind in (engine, baselines):
         kind.add_argument('--rounds', type=int, default=20, help='measured calls of each')
+        kind.add_argument(
+            '--busy', type=int, default=0, metavar='N', help='beside N processes that never wait'
+        )
     for kind in (engine, baselines, cameras, ros):
         kind.add_argument('--device', choices=('auto', 'cuda', 'cpu'), default='auto')
         kind.add_argument('--json', metavar='FILE', help='write the figures')
@@ -52,20 +55,21 @@ def benchmark(arguments: Sequence[str]) -> int:
         return _benchmark_chain(args)
     from tag_perception.data.street import parse_size
     from tag_perception.runtime import benchmark as module
-    from tag_perception.runtime.machine import write_json
+    from tag_perception.runtime.machine import busy_processes, write_json
 
     device = module.choose_device(args.device)
-    if args.kind == 'engine':
-        size = parse_size(args.size) if args.size else None
-        rows = module.benchmark_engine(
-            args.preset, size, args.batch, args.rounds, device, args.images, args.int8
-        )
-    else:
-        presets = args.preset or list(module.PAPER_FPS)
-        rows = module.benchmark_baselines(presets, parse_size(args.size), args.rounds, device)
+    with busy_processes(args.busy):
+        if args.kind == 'engine':
+            size = parse_size(args.size) if args.size else None
+            rows = module.benchmark_engine(
+                args.preset, size, args.batch, args.rounds, device, args.images, args.int8
+            )
+        else:
+            presets = args.preset or list(module.PAPER_FPS)
+            rows = module.benchmark_baselines(presets, parse_size(args.size), args.rounds, device)
     print(module.format_table(rows))
     if args.json:
-        write_json(args.json, module.report(args.kind, rows, device))
+        write_json(args.json, {**module.report(args.kind, rows, device), 'busy': args.busy})
     return 0
 
 

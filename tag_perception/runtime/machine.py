@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,8 +21,8 @@ MATRIX_UNITS = frozenset(
     {'avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'avx512_fp16', 'amx_int8', 'amx_bf16'}
 )
 """Instruction sets on which the speed of a network on the CPU depends."""
-
-
+OPENMP = ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'OMP_NUM_THREADS')
+"""Variables that decide how torch shares the cores with others."""
 PACKAGES = ('torch', 'onnxruntime', 'openvino', 'tensorrt', 'triton')
 
 
@@ -31,6 +34,7 @@ def machine(device: torch.device) -> dict[str, object]:
         'cpu': cpu_name(),
         'cpu_cores': os.cpu_count(),
         'threads': torch.get_num_threads(),
+        'openmp': {name: os.environ[name] for name in OPENMP if name in os.environ},
         'cpu_matrix_units': sorted(cpu_flags() & MATRIX_UNITS),
         'load_average': list(os.getloadavg()),
         'python': platform.python_version(),
@@ -43,6 +47,21 @@ def machine(device: torch.device) -> dict[str, object]:
         found['cudnn'] = torch.backends.cudnn.version()
         found['driver'] = _read('/proc/driver/nvidia/version').split('\n')[0]
     return found
+
+
+@contextmanager
+def busy_processes(number: int) -> Iterator[None]:
+    """So many processes that want a core each all the time, as those of a stack around us may."""
+    if number < 0:
+        raise InputError(f'{number} busy processes: give 0 or more')
+    spin = [sys.executable, '-c', 'while True: pass']
+    processes = [subprocess.Popen(spin) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def write_json(path: str | Path, content: Mapping[str, object]) -> None:

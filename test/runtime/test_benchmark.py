@@ -1,6 +1,8 @@
 """Small networks and few rounds: what is measured is nobody's business, how it is said is."""
 
 import json
+import signal
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +48,7 @@ def test_engine_figures_from_the_command_line(tmp_path, capsys):
     assert cli.main([*arguments, '--device', 'cpu', '--json', str(file)]) == 0
     content = json.loads(file.read_text())
     assert content['benchmark'] == 'engine'
+    assert content['busy'] == 0
     assert content['machine']['versions']['torch'] == torch.__version__
     assert {'cpu', 'cpu_cores', 'threads', 'load_average', 'os'} <= content['machine'].keys()
     rows = content['rows']
@@ -144,6 +147,24 @@ def test_contenders_take_turns():
     assert len(samples['b'].total_ms) == len(samples['b'].stages_ms) == 3
 
 
+def test_what_keeps_the_cores_busy_ends_with_the_measurement(monkeypatch, tmp_path):
+    started = []
+
+    class Recorded(subprocess.Popen):
+        def __init__(self, command):
+            super().__init__(command)
+            started.append(self)
+
+    def measured(*_):
+        assert [process.poll() for process in started] == [None, None]
+        raise InputError('enough seen')
+
+    monkeypatch.setattr(subprocess, 'Popen', Recorded)
+    monkeypatch.setattr(benchmark, 'benchmark_engine', measured)
+    assert cli.main(['benchmark', 'engine', '--busy', '2', '--device', 'cpu']) == 2
+    assert [process.poll() for process in started] == [-signal.SIGKILL] * 2
+
+
 def test_work_is_that_of_the_cost_table_and_less_at_peaks():
     from tag_perception.core.costs import count
     from tag_perception.core.network import PRESETS
@@ -168,6 +189,7 @@ def test_work_is_that_of_the_cost_table_and_less_at_peaks():
         (['engine', '--batch', '0'], 'batch'),
         (['engine', '--batch', '65'], 'batch 65 is more than 64'),
         (['engine', '--size', '8192x8192'], 'more than'),
+        (['engine', '--busy', '-1'], '-1 busy processes'),
         (['engine', '--images', 'no/such/folder'], 'at least two pictures'),
         (['engine', '--preset', 'no/such/file.safetensors'], 'no/such/file.safetensors'),
         (['baselines', '--rounds', '-1'], 'rounds'),
