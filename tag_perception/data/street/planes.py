@@ -63,8 +63,9 @@ class Lens:
     position: tuple[float, float, float]
     """Optical centre in the world."""
 
-    def to_pixel(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def to_pixel(self, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """a, b, c with (x, y, z) · ray = a px + b py + c for the ray through (px, py)."""
+        x, y, z = direction
         a, b = x * (1 / self.fx), y * (1 / self.fy)
         return a, b, z - a * self.u0 - b * self.v0
 
@@ -104,58 +105,66 @@ class Planes:
         return inverse.clamp_min_(1 / elsewhere).reciprocal_()
 
 
-Triple = tuple[Tensor, Tensor, Tensor]
-
-
 def project(polygons: Polygons, lens: Lens, atlas: Atlas) -> Planes:
     """Drop what cannot be seen and set up edges, planes and texture coordinates."""
     corner = _to_optical(polygons.corner, lens)
-    normal = _cross(_minus(corner, 2, 0), _minus(corner, 3, 1))
-    distance = _dot(normal, tuple(c.mean(0) for c in corner))
+    normal = _cross(corner[:, 2] - corner[:, 0], corner[:, 3] - corner[:, 1])
+    distance = _dot(normal, corner.mean(1))
     two_sided = atlas.cutout.index_select(0, polygons.texture) | (polygons.kind == SHADOW)
     visible = _in_view(corner, lens) & (two_sided | (distance < 0)) & (distance != 0)
     keep = visible.nonzero()[:, 0]
     if len(keep) == 0:  # one polygon without rows saves every later step the special case
         keep = keep.new_zeros(1)
     polygons = polygons.select(keep)
-    corner = tuple(c.index_select(1, keep) for c in corner)  # type: ignore[assignment]
-    normal = tuple(n.index_select(0, keep) for n in normal)  # type: ignore[assignment]
+    corner, normal = corner.index_select(2, keep), normal.index_select(1, keep)
     distance = distance.index_select(0, keep)
     facing = -torch.sign(distance)
     length = torch.sqrt(_dot(normal, normal))
-    unit = torch.stack(normal) * (facing / length)
-    r = lens.rotation
-    world = [r[0][j] * unit[0] + r[1][j] * unit[1] + r[2][j] * unit[2] for j in range(3)]
-    inverse = lens.to_pixel(*(n / distance for n in normal))
+    turns = _axes(lens, keep.device).T[..., None] * (normal * (facing / length))
     along, up, density = _texture_axes(polygons, corner, lens, atlas)
     reach = (distance.abs() / length).clamp_min(1e-3)
     rows = _rows(corner, lens) * visible.index_select(0, keep)
     detail = torch.log2(density * torch.rsqrt(reach)) - math.log2(lens.fx)
     return Planes(
-        polygons, torch.stack(world), torch.stack(inverse), along, up, detail,
-        _edges(corner, facing, lens), rows,
-    )  # fmt: skip
+        polygons,
+        normal=_sum(turns.unbind(1)),
+        inverse_depth=torch.stack(lens.to_pixel(normal / distance)),
+        along=along,
+        up=up,
+        detail=detail,
+        edge=_edges(corner, facing, lens),
+        rows=rows,
+    )
 
 
-def _to_optical(corner: Tensor, lens: Lens) -> Triple:
-    """x, y, z (4, P) in S, term by term: equal corners stay equal to the last bit."""
-    x, y, z = (corner[:, i] - lens.position[i] for i in range(3))
-    return tuple(r[0] * x + r[1] * y + r[2] * z for r in lens.rotation)  # type: ignore[return-value]
+def _axes(lens: Lens, device: torch.device) -> Tensor:
+    """(3, 3) world axes → S."""
+    return torch.tensor(lens.rotation).to(device)
 
 
-def _minus(corner: Triple, end: int, start: int) -> Triple:
-    return tuple(c[end] - c[start] for c in corner)  # type: ignore[return-value]
+def _to_optical(corner: Tensor, lens: Lens) -> Tensor:
+    """(3, 4, P) in S, term by term: equal corners stay equal to the last bit."""
+    moved = corner.transpose(0, 1) - torch.tensor(lens.position).to(corner.device)[:, None, None]
+    turned = _axes(lens, corner.device)[..., None, None] * moved
+    return _sum(turned.unbind(1))
 
 
-def _cross(a: Triple, b: Triple) -> Triple:
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """(3, …) cross product. Not torch's, which may round its two products as one."""
+    a, b = torch.cat((a, a[:2])), torch.cat((b, b[:2]))
+    return a[1:4] * b[2:5] - a[2:5] * b[1:4]
 
 
-def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """(…) of two (3, …)."""
+    return _sum((a * b).unbind(0))
 
 
-def _in_view(corner: Triple, lens: Lens) -> Tensor:
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    return terms[0] + terms[1] + terms[2]
+
+
+def _in_view(corner: Tensor, lens: Lens) -> Tensor:
     x, y, z = corner
     u, v = lens.fx * x + lens.u0 * z, lens.fy * y + lens.v0 * z  # pixel times z
     inside = (z.amax(0) > 0) & (u.amax(0) > 0) & (v.amax(0) > 0)
@@ -163,35 +172,32 @@ def _in_view(corner: Triple, lens: Lens) -> Tensor:
 
 
 def _texture_axes(
-    polygons: Polygons, corner: Triple, lens: Lens, atlas: Atlas
+    polygons: Polygons, corner: Tensor, lens: Lens, atlas: Atlas
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Best affine texture map of each quadrilateral, and its texels per metre."""
-    e1 = tuple((c[1] - c[0] + c[2] - c[3]) * 0.5 for c in corner)
-    e2 = tuple((c[3] - c[0] + c[2] - c[1]) * 0.5 for c in corner)
-    length = torch.stack((_dot(e1, e1), _dot(e2, e2))).sqrt().clamp_min(1e-6)
+    c = corner.unbind(1)
+    e1, e2 = (c[1] - c[0] + c[2] - c[3]) * 0.5, (c[3] - c[0] + c[2] - c[1]) * 0.5
+    sides = torch.stack((e1, e2), 1)
+    length = _dot(sides, sides).sqrt().clamp_min(1e-6)  # (2, P)
     metric = length / atlas.tile_m.index_select(0, polygons.texture)
     tiles = torch.where(polygons.repeat > 0, polygons.repeat, metric)
-    plane = _cross(e1, e2)  # type: ignore[arg-type]
+    plane = _cross(e1, e2)
     scale = tiles / _dot(plane, plane).clamp_min(1e-12)
-    first = tuple(c.mean(0) - (a + b) / 2 for c, a, b in zip(corner, e1, e2, strict=True))
-    axes = []
-    for i, direction in enumerate((_cross(e2, plane), _cross(plane, e1))):  # type: ignore[arg-type]
-        gradient = tuple(d * scale[i] for d in direction)
-        shift = polygons.origin[i] - _dot(gradient, first)
-        axes.append(torch.stack((*lens.to_pixel(*gradient), shift)))
-    return axes[0], axes[1], (SIDE * (tiles / length).amax(0)).clamp_min(1e-6)
+    first = corner.mean(1) - (e1 + e2) / 2
+    gradient = _cross(torch.stack((e2, plane), 1), torch.stack((plane, e1), 1)) * scale
+    shift = polygons.origin - _dot(gradient, first[:, None])
+    along, up = torch.stack((*lens.to_pixel(gradient), shift), 1)
+    return along, up, (SIDE * (tiles / length).amax(0)).clamp_min(1e-6)
 
 
-def _edges(corner: Triple, facing: Tensor, lens: Lens) -> Tensor:
+def _edges(corner: Tensor, facing: Tensor, lens: Lens) -> Tensor:
     """Each edge is the plane through two corners and the optical centre; see `Planes.edge`."""
-    tail = tuple(c.roll(-1, 0) for c in corner)
+    tail = corner.roll(-1, 1)
     swap = corner[0] > tail[0]  # the same plane, to the last bit, for both neighbours
-    low = tuple(torch.where(swap, t, c) for c, t in zip(corner, tail, strict=True))
-    high = tuple(torch.where(swap, c, t) for c, t in zip(corner, tail, strict=True))
-    turn = torch.where(swap, facing, -facing)
-    plane = _cross(low, tuple(h - w for h, w in zip(high, low, strict=True)))  # type: ignore[arg-type]
-    a, b, c = lens.to_pixel(*(p * turn for p in plane))
-    real = (plane[0] != 0) | (plane[1] != 0) | (plane[2] != 0)
+    low, high = torch.where(swap, tail, corner), torch.where(swap, corner, tail)
+    plane = _cross(low, high - low)
+    a, b, c = lens.to_pixel(plane * torch.where(swap, facing, -facing))
+    real = (plane != 0).any(0)
     safe = torch.where(a.abs() < 1e-20, 1e-20, a)
     far = 1e30
     return torch.stack((
@@ -202,7 +208,7 @@ def _edges(corner: Triple, facing: Tensor, lens: Lens) -> Tensor:
     ))  # fmt: skip
 
 
-def _rows(corner: Triple, lens: Lens) -> Tensor:
+def _rows(corner: Tensor, lens: Lens) -> Tensor:
     z = corner[2]
     y = lens.fy * corner[1] / z.clamp_min(1e-3) + lens.v0
     in_front = z.amin(0) > 1e-2
