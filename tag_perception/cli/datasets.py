@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 
 from tag_perception.cli.parsing import parser_of
+
+WORKERS_ON_A_GPU = 8
+"""Processes that render on one GPU unless told otherwise: each takes memory there."""
 
 
 def check_dataset(arguments: Sequence[str]) -> int:
@@ -34,10 +38,14 @@ def street(arguments: Sequence[str]) -> int:
     parser.add_argument(
         '--sequence', action='store_true', help='30 frames at 17 Hz of each street'
     )
-    cores = os.cpu_count() or 1
-    parser.add_argument('--workers', type=int, default=cores, metavar='N', help='processes')
+    parser.add_argument(
+        '--workers', type=int, default=argparse.SUPPRESS, metavar='N',
+        help=f'processes (default: one per core, on a GPU at most {WORKERS_ON_A_GPU})',
+    )  # fmt: skip
     parser.add_argument('--device', default='cpu', help='where to render: cpu, cuda')
     args = parser.parse_args(arguments)
+    if 'workers' not in args:
+        args.workers = rendering_workers(args.device)
     from tag_perception.data.street import parse_size, write_tree
 
     size = parse_size(args.size)
@@ -46,3 +54,9 @@ def street(arguments: Sequence[str]) -> int:
     span = ' … '.join(dict.fromkeys([names[0], names[-1]]))
     print(f'{args.out}: {len(names)} {streets} of split {args.split}, {span}')
     return 0
+
+
+def rendering_workers(device: str) -> int:
+    """How many processes render on a device unless the user says."""
+    cores = os.cpu_count() or 1
+    return cores if device == 'cpu' else min(cores, WORKERS_ON_A_GPU)

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from tag_perception.cli import datasets
 from tag_perception.cli.parsing import parser_of, stoppable
 from tag_perception.config import InputError
 
 
 def benchmark(arguments: Sequence[str]) -> int:
-    """Measure speed: engine (backends, stages), baselines (Table II), ros, cameras (DDS)."""
+    """Measure speed: engine (backends, stages), baselines (Table II), ros, cameras, street."""
     parser = parser_of(benchmark)
     kinds = parser.add_subparsers(dest='kind', required=True)
     engine = kinds.add_parser('engine', help='every backend, stage by stage')
@@ -36,6 +37,14 @@ def benchmark(arguments: Sequence[str]) -> int:
     ros.add_argument('--rate', type=float, default=30.0, metavar='HZ', help='of the camera')
     ros.add_argument('--size', metavar='HxW', default='1024x2048', help='of the images')
     ros.add_argument('--checkpoint', default='random', metavar='FILE', help='or auto')
+    street = kinds.add_parser('street', help='rendered streets, as a training takes them')
+    street.add_argument('--size', metavar='HxW', default='512x1024', help='of the images')
+    street.add_argument(
+        '--workers', type=int, metavar='N',
+        help='loader processes; default: one per core, on a GPU at most '
+        f'{datasets.WORKERS_ON_A_GPU}; 0: none',
+    )  # fmt: skip
+    street.add_argument('--frames', type=int, default=100, metavar='N', help='in a round')
     for kind in (cameras, ros):
         kind.add_argument('--seconds', type=float, default=20.0, help='how long to send')
         kind.add_argument(
@@ -47,12 +56,15 @@ def benchmark(arguments: Sequence[str]) -> int:
         kind.add_argument(
             '--busy', type=int, default=0, metavar='N', help='beside N processes that never wait'
         )
-    for kind in (engine, baselines, cameras, ros):
+    street.add_argument('--rounds', type=int, default=3, help='measured rounds')
+    for kind in (engine, baselines, cameras, ros, street):
         kind.add_argument('--device', choices=('auto', 'cuda', 'cpu'), default='auto')
         kind.add_argument('--json', metavar='FILE', help='write the figures')
     args = parser.parse_args(arguments)
     if args.kind in ('cameras', 'ros'):
         return _benchmark_chain(args)
+    if args.kind == 'street':
+        return _benchmark_street(args)
     from tag_perception.data.street import parse_size
     from tag_perception.runtime import benchmark as module
     from tag_perception.runtime.machine import busy_processes, write_json
@@ -137,3 +149,22 @@ def _benchmark_chain(args: argparse.Namespace) -> int:
             write_json(args.json, {**about, **figures})
 
     return stoppable(work)
+
+
+def _benchmark_street(args: argparse.Namespace) -> int:
+    """A loader of rendered streets."""
+    from dataclasses import asdict
+
+    from tag_perception.data.street import parse_size, speed
+    from tag_perception.runtime.benchmark import choose_device
+    from tag_perception.runtime.machine import machine, write_json
+
+    device = choose_device(args.device)
+    workers = datasets.rendering_workers(device.type) if args.workers is None else args.workers
+    figures = speed.measure(parse_size(args.size), device.type, workers, args.frames, args.rounds)
+    print(speed.format_speed(figures))
+    if args.json:
+        write_json(
+            args.json, {'benchmark': 'street', 'machine': machine(device), **asdict(figures)}
+        )
+    return 0

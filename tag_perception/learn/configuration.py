@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 
 from tag_perception.config import ConfigError, from_dict, override, to_dict
@@ -28,6 +29,9 @@ class DataConfig:
     For street, a tree of generated streets; empty: rendered on the fly, never the same twice."""
     render_size: tuple[int, int] = (512, 1024)
     """street: height and width of the camera image, before it is resized to the network input."""
+    render_device: Literal['auto', 'cuda', 'cpu'] = 'cpu'
+    """street: where the loader processes render; auto: on the GPU if there is one. They share it
+    with the training, and each of them takes memory there."""
     views: int = 1
     """Times that an image is shown, one after the other, before the next one is rendered."""
     batch_size: int = 2
@@ -44,6 +48,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         _positive(self, 'batch_size', 'views')
         _not_negative(self, 'workers', 'validation_images', 'jitter')
+
+    def rendered_on(self) -> str:
+        """Device on which the loaders render; cpu also where they render nothing."""
+        if self.source != 'street' or self.root or self.render_device == 'cpu':
+            return 'cpu'
+        return 'cuda' if self.render_device == 'cuda' or torch.cuda.is_available() else 'cpu'
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import cv2
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tag_perception.core.structures import Sample
 from tag_perception.core.tasks import TASKS
 from tag_perception.data.resizing import resize_sample
+from tag_perception.data.street import start_method
 from tag_perception.learn.configuration import DataConfig, TrainConfig
 
 
@@ -133,13 +134,16 @@ class Loaders(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         parts = trainer.world_size * self.config.accumulate
+        device = self.config.data.rendered_on()
+        gpu = trainer.strategy.root_device if device == 'cuda' else torch.device('cpu')
         return DataLoader(
             items,
             batch_size=data.batch_size // parts,
             sampler=draws,
             num_workers=data.workers,
             persistent_workers=data.workers > 0,
-            worker_init_fn=_single_thread,
+            multiprocessing_context=start_method(device, data.workers),
+            worker_init_fn=partial(_start_worker, gpu=gpu),
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
         )
@@ -206,7 +210,12 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(length)
 
 
-def _single_thread(worker: int) -> None:
-    """Loaders work side by side: more threads in each would only wait for one another."""
+def _start_worker(worker: int, gpu: torch.device) -> None:
+    """Loaders work side by side: more threads in each would only wait for one another.
+
+    They render on the GPU of their own training process, where they render on one.
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    if gpu.type == 'cuda':
+        torch.cuda.set_device(gpu)

@@ -60,11 +60,19 @@ def _tree(config: TrainConfig, stride: int) -> Sources:
 def _rendered_streets(config: TrainConfig, stride: int) -> Sources:
     """Streets of the split train, each a new one; a fixed number of the split val."""
     size, count = config.data.render_size, config.data.validation_images or STREETS_VALIDATED
+    device = config.data.rendered_on()
+    endless = StreetStream(config.seed, size, 'train', device=device)
+    few = StreetStream(config.seed, size, 'val', count, device)
     return Sources(
-        TrainingItems(StreetStream(config.seed, size, 'train'), lambda k: k, config, stride),
-        ValidationItems(StreetStream(config.seed, size, 'val', count), count, config, stride),
+        TrainingItems(endless, _in_order, config, stride),
+        ValidationItems(few, count, config, stride),
         None,
     )
+
+
+def _in_order(draw: int) -> int:
+    """Index of a draw. A lambda could not be sent to a process that is not forked."""
+    return draw
 
 
 def _imagenet(config: TrainConfig) -> Sources:

@@ -36,7 +36,7 @@ EXPERIMENT = 'experiment.yaml'
 MAY_CHANGE = (
     'steps', 'epochs', 'precision', 'device', 'devices', 'machines', 'accumulate',
     'validate_every', 'save_every', 'log_every', 'init_from', 'output',
-    'data.root', 'data.workers', 'data.validation_images',
+    'data.root', 'data.workers', 'data.validation_images', 'data.render_device',
 )  # fmt: skip
 """Keys in which the second start of a run may differ from the first."""
 
@@ -109,6 +109,10 @@ def _check_device(config: TrainConfig) -> None:
         raise ConfigError(
             f'devices {config.devices}: this machine has {available} CUDA devices; '
             'set devices to that, or device to cpu'
+        )
+    if config.data.rendered_on() == 'cuda' and not available:
+        raise ConfigError(
+            'data.render_device cuda: this machine has no CUDA device; set it to auto or cpu'
         )
     if config.precision == '16-mixed' and not on_cuda:
         raise ConfigError('precision 16-mixed needs a CUDA device; the CPU can do bf16-mixed')

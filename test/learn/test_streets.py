@@ -1,7 +1,11 @@
 """Training on streets that are rendered while it runs."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 from cityscapesscripts.evaluation import objectDetectionHelpers
+from torch.utils.data import DataLoader
 
 from tag_perception.config import ConfigError
 from tag_perception.core import checkpoint
@@ -10,6 +14,7 @@ from tag_perception.data.street import write_tree
 from tag_perception.evaluate.evaluation import evaluate
 from tag_perception.evaluate.predictor import NetworkPredictor
 from tag_perception.evaluate.run import evaluate_checkpoint
+from tag_perception.learn.samples import Loaders
 from tag_perception.learn.sources import open_sources
 from tag_perception.learn.training import train
 
@@ -30,6 +35,50 @@ def test_rendered_streets_train_and_never_repeat(tiny, read_log):
     folder = train(config)
     assert list(read_log(folder)) == [0, 1, 2]
     assert list(read_log(folder, 'validation/loss')) == [2]
+
+
+def test_streets_come_from_processes_that_were_not_forked(tiny):
+    """As those that render on a GPU have to be: everything that they are given can be sent."""
+    config = tiny(*SMALL, experiment='tag_slim_street.yaml')
+    items = open_sources(config, stride=8).training
+    loader = DataLoader(items, 2, sampler=[0, 1], num_workers=1, multiprocessing_context='spawn')
+    (batch,) = loader
+    assert batch['name'] == [items[draw]['name'] for draw in (0, 1)]
+    assert torch.equal(batch['image'][1], items[1]['image'])
+    depth = items[1]['targets']['depth']['depth_m']
+    assert torch.equal(
+        batch['targets']['depth']['depth_m'][1].nan_to_num(-1), depth.nan_to_num(-1)
+    )
+
+
+@pytest.mark.parametrize('gpu', [False, True])
+def test_loaders_of_a_gpu_are_told_which_one_it_is(tiny, monkeypatch, gpu):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    options = (*SMALL, 'data.render_device=auto', 'data.workers=2')
+    config = tiny(*options, experiment='tag_slim_street.yaml')
+    loaders = Loaders(config, *[[0, 1]] * 2)
+    own = torch.device('cuda', 3) if gpu else torch.device('cpu')
+    loaders.trainer = SimpleNamespace(
+        world_size=1, global_rank=0, global_step=0, strategy=SimpleNamespace(root_device=own)
+    )
+    for loader in (loaders.train_dataloader(), loaders.val_dataloader()):
+        assert loader.worker_init_fn.keywords == {'gpu': own}
+        start = loader.multiprocessing_context
+        assert (start.get_start_method() if gpu else start) == ('spawn' if gpu else None)
+
+
+def test_a_tree_needs_no_gpu(tiny):
+    config = tiny('data.source=street', 'data.render_device=cuda', experiment='tag.yaml')
+    assert config.data.root
+    assert config.data.rendered_on() == 'cpu'
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_a_training_is_fed_by_the_gpu(tiny, read_log):
+    options = ('steps=3', 'data.render_device=cuda', 'data.workers=2', 'device=cuda')
+    folder = train(tiny(*SMALL, *options, experiment='tag_slim_street.yaml'))
+    assert list(read_log(folder)) == [0, 1, 2]
 
 
 def test_streets_without_end_have_no_epochs(tiny):

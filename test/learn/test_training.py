@@ -260,6 +260,10 @@ def test_bf16_trains_near_fp32(tiny, tmp_path, read_log):
     ('overrides', 'message'),
     [
         (('precision=16-mixed',), '16-mixed needs a CUDA device'),
+        (
+            ('data.source=street', 'data.root=', 'data.render_device=cuda'),
+            'data.render_device cuda: .* no CUDA device; set it to auto or cpu',
+        ),
         (('device=cuda', 'devices=64', 'data.batch_size=64'), r'devices 64: .* CUDA devices'),
     ],
 )

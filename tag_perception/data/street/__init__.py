@@ -18,8 +18,10 @@ from tag_perception.data.street.render import (
     parse_size,
     render,
     render_frame,
-    render_frames,
+    start_method,
 )
 from tag_perception.data.street.tree import write_tree
 
-__all__ = ['StreetStream', 'parse_size', 'render', 'render_frame', 'render_frames', 'write_tree']
+__all__ = [
+    'StreetStream', 'parse_size', 'render', 'render_frame', 'start_method', 'write_tree',
+]  # fmt: skip

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from tag_perception.config import InputError
 from tag_perception.core.labels import ID_TO_TRAIN_ID
@@ -73,6 +72,14 @@ def check_device(device: str) -> None:
         raise InputError(f'device {device!r} cannot be used ({reason}); cpu always can') from error
 
 
+def start_method(device: str, workers: int) -> str | None:
+    """How a loader has to start workers that render: CUDA does not survive a fork.
+
+    The `multiprocessing_context` of a DataLoader; None is the default of the platform.
+    """
+    return 'spawn' if workers and device != 'cpu' else None
+
+
 def check_street(seed: int, frame: int, size: tuple[int, int], split: str) -> None:
     """Raise InputError unless there is such a street."""
     if split not in SPLITS:
@@ -114,38 +121,6 @@ def render_frame(
     return Rendering(stem(seed, frame, step), world, look(world, device))
 
 
-def render_frames(
-    seed: int,
-    frames: Sequence[int],
-    size: tuple[int, int],
-    split: str = 'train',
-    device: str = 'cpu',
-    workers: int = 0,
-) -> Iterator[Rendering]:
-    """Several streets in order; worker processes lay them out while this one renders.
-
-    Laying out is Python and takes longer than rendering on a GPU does, which idles otherwise.
-    """
-    check_device(device)
-    layouts = _Layouts(seed, frames, size, split)
-    worlds = DataLoader(layouts, batch_size=None, num_workers=workers)
-    for frame, world in zip(frames, worlds, strict=True):
-        yield Rendering(stem(seed, frame), world, look(world, device))
-
-
-class _Layouts(Dataset):
-    def __init__(
-        self, seed: int, frames: Sequence[int], size: tuple[int, int], split: str
-    ) -> None:
-        self.seed, self.frames, self.size, self.split = seed, frames, size, split
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, index: int) -> World:
-        return lay_out(self.seed, self.frames[index], self.size, self.split)
-
-
 def render(
     seed: int,
     frame: int,
@@ -161,7 +136,9 @@ def render(
 class StreetStream(Dataset):
     """Streets as a dataset that is rendered on access: sample i is a function of (seed, split, i).
 
-    With `length` None it is endless (give the loader a sampler); safe in loader workers.
+    With `length` None it is endless (give the loader a sampler). Safe in loader workers; on a GPU
+    they share it and have to be started by `start_method`. To lay a street out and to label it is
+    work for a CPU core, so one process alone does not keep a GPU busy.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ def _expose(image: Tensor, weather: Weather, grain: int) -> Tensor:
     turns = 1 + (start + count) // GRAIN
     noise = (table.repeat(turns) if turns > 1 else table)[start : start + count]
     image = torch.addcmul(
-        noise.view(3, height, width) * weather.noise, image, image.new_tensor(255.0)
+        noise.view(3, height, width) * weather.noise, image, image.new_full((), 255.0)
     )
     return torch.stack(image.add_(0.5).clamp_(0, 255).to(torch.uint8).unbind(0), -1)
 

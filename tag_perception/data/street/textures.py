@@ -69,7 +69,7 @@ def atlas(device: str) -> Atlas:
         texels=packed.to(device),
         cutout=torch.from_numpy(CUTOUT).to(device),
         tile_m=torch.from_numpy(TILE_M).to(device),
-        start=torch.tensor(start, dtype=torch.int32, device=device),
+        start=torch.tensor(start, dtype=torch.int32).to(device),
     )
 
 

@@ -23,6 +23,7 @@ from tag_perception.data.street.render import (
     check_street,
     city,
     render_frame,
+    start_method,
     stem,
 )
 from tag_perception.data.street.view import RATE_HZ, World
@@ -61,10 +62,10 @@ def write_tree(
 ) -> list[str]:
     """Write streets 0 … frames - 1 of `seed` below `out`; returns the annotated stems.
 
-    With `sequence`, each also gets its snippet of 30 frames at 17 Hz. On a CPU `workers` processes
-    share the work. Frames that are complete already are kept, so an interrupted run continues; no
-    file is ever half-written. Raises InputError where `out` cannot be written or holds these
-    frames in another size.
+    With `sequence`, each also gets its snippet of 30 frames at 17 Hz. Two or more `workers` are
+    processes that share the work. Frames that are complete already are kept, so an interrupted run
+    continues; no file is ever half-written. Raises InputError where `out` cannot be written or
+    holds these frames in another size.
     """
     if frames < 1:
         raise InputError(f'frames {frames}: give at least 1')
@@ -73,8 +74,13 @@ def write_tree(
     steps = SNIPPET if sequence else range(1)
     moments = [(frame, step) for frame in range(frames) for step in steps]
     jobs = _Jobs(moments, Path(out), seed, size, split, sequence, device)
-    parallel = workers if device == 'cpu' and workers > 1 else 0  # one process drives a GPU
-    loader = DataLoader(jobs, batch_size=None, num_workers=parallel)
+    parallel = workers if workers > 1 else 0
+    loader = DataLoader(
+        jobs,
+        batch_size=None,
+        num_workers=parallel,
+        multiprocessing_context=start_method(device, parallel),
+    )
     names = []
     for name in tqdm(loader, total=len(jobs), unit='frame', desc=split, disable=not progress):
         if isinstance(name, InputError):

@@ -15,9 +15,10 @@ import torch
 from tag_perception import cli
 from tag_perception.config import InputError
 from tag_perception.core.labels import DETECTION_CLASSES
+from tag_perception.data import street
 from tag_perception.data.check import check_dataset
 from tag_perception.data.cityscapes3d import Cityscapes3D, find_frames
-from tag_perception.data.street import StreetStream, parse_size, render, render_frames, write_tree
+from tag_perception.data.street import StreetStream, parse_size, render, write_tree
 
 SIZE = (96, 192)
 SEED, FRAMES = 4, 5
@@ -229,6 +230,15 @@ def test_a_sequence_has_thirty_frames_around_the_annotated_one(tmp_path):
     assert near < far
 
 
+def test_a_gpu_is_shared_by_a_few_processes_unless_told_otherwise(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(os, 'cpu_count', lambda: 128)
+    monkeypatch.setattr(street, 'write_tree', lambda **options: given.append(options) or ['x'])
+    for options in ([], ['--device', 'cuda'], ['--device', 'cuda', '--workers', '3']):
+        assert cli.main(['street', str(tmp_path), *options]) == 0
+    assert [options['workers'] for options in given] == [128, 8, 3]
+
+
 def test_workers_write_the_same_tree(root, tmp_path):
     write_tree(tmp_path, SEED, 3, SIZE, 'val', workers=2, progress=False)
     whole = files_of(root)
@@ -252,13 +262,6 @@ def test_a_stream_is_random_access_and_safe_in_loader_workers():
     assert endless[10**6].name == 'street7_1000000_000019'
     with pytest.raises(TypeError, match='endless'):
         len(endless)
-
-
-def test_worlds_from_worker_processes_look_the_same():
-    made = list(render_frames(7, [2, 5], (64, 128), 'val', workers=1))
-    assert [frame.name for frame in made] == ['street7_000002_000019', 'street7_000005_000019']
-    for rendering, index in zip(made, (2, 5), strict=True):
-        assert np.array_equal(rendering.sample.image, render(7, index, (64, 128), 'val').image)
 
 
 def test_sizes_are_height_before_width():
