@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,17 @@ class Demo:
         Of a damaged bag the whole part is used, and the summary says so (`damage`).
         """
         session.isolate()
-        prepare(self.out)
+        made = prepare(self.out)
         source, recording = self.out / 'input.mcap', self.out / 'output.mcap'
         _say(f'1/4  input: {source}')
-        damage = write_whole_part(write_input, source, stop)
-        if stop.is_set():
-            return {}
-        images = image_topic(source)
+        try:
+            damage = write_whole_part(write_input, source, stop)
+            if stop.is_set():
+                return {}
+            images = image_topic(source)
+        except InputError:  # there is nothing to show: leave nothing
+            take_back(source, made)
+            raise
         with Children() as children, session.client('demo') as ros:
             stop.on_abandon(children.abandon)
             _say('2/4  the node loads its network, the recorder waits for it')
@@ -211,14 +216,24 @@ def copy_bag(
     return writer.counts
 
 
-def prepare(out: Path) -> None:
-    """Make the folder; remove what an earlier run left there."""
+def prepare(out: Path) -> list[Path]:
+    """Make the folder and remove what an earlier run left there; returns the folders it made."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in PRODUCTS:
             (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f'{out}: cannot be written: {error.strerror}') from error
+    return made
+
+
+def take_back(source: Path, made: Sequence[Path]) -> None:
+    """Remove an input that is none, and the folders that were made for it, innermost first."""
+    source.unlink(missing_ok=True)
+    with suppress(OSError):  # somebody else has put something there
+        for folder in made:
+            folder.rmdir()
 
 
 def image_topic(source: Path) -> str:

@@ -113,6 +113,36 @@ def test_a_missing_checkpoint_ends_it_with_one_line(start, folder, tmp_path):
     assert 'nowhere.safetensors' in line
 
 
+@pytest.mark.parametrize('name', ['foreign.mcap', 'images'])
+def test_an_input_that_is_none_leaves_nothing(start, tmp_path, name):
+    (tmp_path / 'images').mkdir()
+    for path in (tmp_path / 'foreign.mcap', tmp_path / 'images' / 'a.png'):
+        path.write_text('neither a bag nor a picture')
+    process = start(
+        *('-m', 'tag_perception', 'demo', '--out', str(tmp_path / 'new' / 'out')),
+        *('--input', str(tmp_path / name)),
+    )
+    assert process.wait() == 2
+    assert 'Traceback' not in process.output
+    assert str(tmp_path / name) in process.output.splitlines()[-1]
+    assert not (tmp_path / 'new').exists()
+
+
+def test_what_was_in_the_folder_before_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo.session, 'isolate', lambda: None)  # it changes this process
+    own = tmp_path / 'out' / 'notes.txt'
+    own.parent.mkdir()
+    own.write_text('mine')
+
+    def write_nothing(output, stop):
+        output.write_text('begun')
+        raise InputError('no picture')
+
+    with pytest.raises(InputError, match='no picture'):
+        demo.Demo(own.parent, {}).run(write_nothing, None, Stop())
+    assert [*own.parent.iterdir()] == [own]
+
+
 @pytest.mark.parametrize('moment', ['2/4', 'play-bag'])
 def test_ctrl_c_leaves_readable_bags(start, folder, tmp_path, moment):
     """With the large network, so that it is in the middle of a frame."""
