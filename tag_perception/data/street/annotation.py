@@ -125,15 +125,21 @@ def record(note: Annotation, world: World) -> dict[str, Any]:
             'fx': camera.fx, 'fy': camera.fy, 'u0': camera.u0, 'v0': camera.v0,
             'baseline': camera.baseline_m,
         },
-        'objects': [_entry(note, i, center[i], quaternion[i]) for i in range(len(center))],
+        'objects': [
+            _entry(note, i, center[i], quaternion[i], camera.width) for i in range(len(center))
+        ],
         'ignore': ignore,
     }  # fmt: skip
 
 
-def _entry(note: Annotation, i: int, center: np.ndarray, quaternion: np.ndarray) -> dict[str, Any]:
-    amodal = np.concatenate((np.floor(note.amodal_px[i, :2]), np.ceil(note.amodal_px[i, 2:])))
+def _entry(
+    note: Annotation, i: int, center: np.ndarray, quaternion: np.ndarray, width: int
+) -> dict[str, Any]:
     return {
-        '2d': {'modal': _xywh(note.modal_px[i]), 'amodal': _xywh(amodal)},
+        '2d': {
+            'modal': _xywh(note.modal_px[i]),
+            'amodal': _rounded_xywh(note.amodal_px[i], min(1.0, width / FULL_WIDTH)),
+        },
         '3d': {
             'center': center.tolist(),
             'dimensions': note.size_lwh_m[i].tolist(),
@@ -213,6 +219,15 @@ def _regions(boxes: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _label_of(instance_id: int) -> str:
     return LABEL_NAME[instance_id // 1000 if instance_id >= 1000 else instance_id]
+
+
+def _rounded_xywh(box: np.ndarray, step: float) -> list[float]:
+    """Outwards to multiples of `step`: whole pixels at the size of the real images.
+
+    As fine for their size in smaller ones, where whole pixels would cost a small box the match.
+    """
+    low, high = np.floor(box[:2] / step) * step, np.ceil(box[2:] / step) * step
+    return [*low.tolist(), *(high - low).tolist()]
 
 
 def _xywh(box: np.ndarray) -> list[int]:

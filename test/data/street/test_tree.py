@@ -19,6 +19,7 @@ from tag_perception.data import street
 from tag_perception.data.check import check_dataset
 from tag_perception.data.cityscapes3d import Cityscapes3D, find_frames
 from tag_perception.data.street import StreetStream, parse_size, render, write_tree
+from tag_perception.evaluate.evaluation import evaluate, scene_from_labels
 
 SIZE = (96, 192)
 SEED, FRAMES = 4, 5
@@ -128,7 +129,20 @@ def test_official_projection_gives_the_stored_amodal_rectangles(root):
             transform.initialize_box_from_annotation(box)
             x1, y1, x2, y2 = transform.get_amodal_box_2d()
             x, y, width, height = entry['2d']['amodal']
-            np.testing.assert_allclose((x, y, x + width, y + height), (x1, y1, x2, y2), atol=1.5)
+            np.testing.assert_allclose((x, y, x + width, y + height), (x1, y1, x2, y2), atol=0.15)
+
+
+def test_perfect_predictions_score_one_however_small_the_images(tmp_path):
+    size = (64, 128)
+    write_tree(tmp_path / 'tree', SEED, 8, size, 'val', progress=False)
+    dataset = Cityscapes3D(tmp_path / 'tree', 'val')
+    scenes = {sample.image.tobytes(): scene_from_labels(sample) for sample in dataset}
+    results = evaluate(lambda image, _: scenes[image.tobytes()], dataset, tmp_path / 'scores')
+    assert results['miou'] == 1
+    assert results['rmse_m'] == results['rmse_disp_px'] == 0
+    for matching in ('amodal', 'modal'):
+        assert results[f'map_{matching}'] == 1
+        assert results[f'car_ds_{matching}'] == pytest.approx(1, abs=1e-6)
 
 
 def test_the_same_run_gives_the_same_bytes_whatever_its_length(root, tmp_path):
