@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tag_perception.cli import main
-from tag_perception.evaluate.comparison import Entry, compare, delta_t
+from tag_perception.evaluate.comparison import Entry, Row, _figure, compare, delta_t
 
 STL = (54.55, 66.38, 5.50)
 PAPER = [  # name, DS, mIoU, RMSE, printed ΔT, FPS: Table II, then the first four rows of Table III
@@ -74,6 +74,23 @@ def test_the_figure_needs_every_fps(results, tmp_path, capsys):
     assert "--fps: no results named 'nobody'" in capsys.readouterr().err
     assert main(['compare', *files, '--fps', 'DLA34=fast']) == 2
     assert 'name=value' in capsys.readouterr().err
+
+
+def test_every_network_is_legible_however_close_two_are():
+    values, count = (0.5, 0.7, 4.0), 14
+    rows = [Row(f'network {i}', values, 59.1 + 0.01 * i, 5.0 + 0.01 * i) for i in range(count)]
+    figure = _figure(rows)
+    figure.draw_without_rendering()
+    texts = figure.legends[0].get_texts()
+    assert [text.get_text().partition(':')[0] for text in texts] == [row.name for row in rows]
+    boxes = [text.get_window_extent() for text in texts]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert figure.bbox.containsx(box.x0)
+        assert figure.bbox.containsx(box.x1)
+        assert figure.bbox.containsy(box.y0)
+    looks = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines[2:]}
+    assert len(looks) == count
 
 
 def test_networks_of_one_name_are_told_apart_by_their_folders(results, tmp_path, capsys):
