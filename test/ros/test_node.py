@@ -20,6 +20,7 @@ from tag_perception.config import InputError
 from tag_perception.ros.node import PerceptionNode
 from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.stages import STAGES
+from tag_perception.runtime.engine import EngineFailure
 
 from .fakes import FakeEngine, make_image, make_info
 
@@ -312,6 +313,37 @@ def test_an_engine_that_cannot_go_on_is_an_error_and_its_rebuilds_are_counted(ac
     assert status.level == DiagnosticStatus.ERROR
     assert status.message.startswith('CUDA error, also after')
     assert {'rebuilds': '1', 'backend': 'torch'}.items() <= values(status).items()
+
+
+def test_an_engine_without_memory_is_one_error_and_the_node_survives(bench):
+    """As `runtime.engine.Engine` does it: it raises, and says why until a frame succeeds."""
+    active = bench(stale_after_s=60.0)
+    active.node.autostart()
+    active.connect()
+    active.send_info(make_info())
+    engine, answer = active.engine, active.engine.batch
+    active.listen('depth/image')
+
+    def short_of_memory(*_):
+        engine.problem = 'not enough GPU memory for one image of 32×24'
+        raise EngineFailure(engine.problem)
+
+    engine.batch = short_of_memory
+    for stamp_ns in range(2):
+        active.send(make_image(stamp_ns=stamp_ns))
+    status = active.diagnostics(input='rejected')
+    assert status['engine'].level == DiagnosticStatus.ERROR
+    assert status['engine'].message.startswith('not enough GPU memory for one image of 32×24')
+    errors = [
+        name for name, s in status.items() if getattr(s, 'level', None) == DiagnosticStatus.ERROR
+    ]
+    assert errors == ['engine']
+    engine.batch, engine.problem = answer, None
+    active.send(make_image(stamp_ns=9))
+    active.until(lambda: active.received['depth/image'])
+    counts = active.counts
+    assert (counts.received, counts.processed, counts.rejected) == (3, 1, 2)
+    assert active.diagnostics(input='ok')['engine'].level == DiagnosticStatus.WARN  # UNTRAINED
 
 
 def test_diagnostics_hold_latency_per_stage_and_notice_a_dead_camera(bench):

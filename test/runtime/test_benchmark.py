@@ -22,14 +22,27 @@ from .comparison import assert_close
 from .conftest import awake_network, save
 from .test_engine import CAMERA, image, reference
 
-CPU = torch.device('cpu')
+on_each_device = pytest.mark.parametrize(
+    'device',
+    [
+        'cpu',
+        pytest.param(
+            'cuda',
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device'),
+            ],
+        ),
+    ],
+)
 
 
-def test_every_contender_gives_the_scene_of_the_reference_path(tmp_path):
+@on_each_device
+def test_every_contender_gives_the_scene_of_the_reference_path(tmp_path, device):
     network = awake_network('tag_slim')
     path = save(network, tmp_path / 'tiny.safetensors')
     expected = reference(path, image(), CAMERA)
-    contenders = build_contenders(network, CPU)
+    contenders = build_contenders(network, torch.device(device))
     assert next(iter(contenders)) == EAGER
     for name, contender in contenders.items():
         scenes = contender([image(), image()], [CAMERA, CAMERA])
@@ -42,10 +55,11 @@ def test_every_contender_gives_the_scene_of_the_reference_path(tmp_path):
         contender.close()
 
 
-def test_engine_figures_from_the_command_line(tmp_path, capsys):
+@on_each_device
+def test_engine_figures_from_the_command_line(tmp_path, capsys, device):
     file = tmp_path / 'engine.json'
     arguments = ['benchmark', 'engine', '--size', '64x128', '--batch', '1', '2', '--rounds', '2']
-    assert cli.main([*arguments, '--device', 'cpu', '--json', str(file)]) == 0
+    assert cli.main([*arguments, '--device', device, '--json', str(file)]) == 0
     content = json.loads(file.read_text())
     assert content['benchmark'] == 'engine'
     assert content['busy'] == 0
@@ -53,11 +67,14 @@ def test_engine_figures_from_the_command_line(tmp_path, capsys):
     assert {'cpu', 'cpu_cores', 'threads', 'load_average', 'os'} <= content['machine'].keys()
     rows = content['rows']
     assert {row['batch'] for row in rows} == {1, 2}
-    assert {EAGER, 'torch'} <= {row['engine'] for row in rows}
+    engines = {row['engine'] for row in rows}
+    assert {EAGER, 'torch' if device == 'cpu' else 'graph fp16'} <= engines
+    if device == 'cuda':
+        assert {'gpu', 'driver', 'cuda', 'cudnn'} <= content['machine'].keys()
     for row in rows:
         assert row['preset'] == 'tag_slim'
         assert row['size'] == '64x128'
-        assert row['device'] == 'cpu'
+        assert row['device'] == ('cpu' if device == 'cpu' else torch.cuda.get_device_name(0))
         assert 0 < row['min_ms'] <= row['p50_ms'] <= row['p99_ms'] <= row['max_ms']
         assert row['network_p50_ms'] < row['p50_ms']
         assert row['roofline_share'] > 0
@@ -112,9 +129,11 @@ def test_fidelity_counts_what_a_user_would_notice():
     assert fidelity.compare([Scene(None, None, None)], [reference]) == Fidelity(None, None, None)
 
 
-def test_baselines_stand_beside_the_paper_and_three_single_tasks():
+@on_each_device
+def test_baselines_stand_beside_the_paper_and_three_single_tasks(device):
     presets = ['tag_slim', *benchmark.SINGLES]
-    rows = {row.preset: row for row in benchmark.benchmark_baselines(presets, (64, 128), 2, CPU)}
+    found = benchmark.benchmark_baselines(presets, (64, 128), 2, torch.device(device))
+    rows = {row.preset: row for row in found}
     assert list(rows) == [*presets, benchmark.THREE_SINGLES]
     assert rows['dla34_detection3d'].paper_fps == 17.4
     assert rows['tag_slim'].paper_fps is None

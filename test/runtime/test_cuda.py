@@ -7,7 +7,6 @@ import sys
 from collections import OrderedDict
 from dataclasses import fields
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,7 +21,7 @@ from tag_perception.runtime.trunk import Trunk
 
 from .comparison import assert_close
 from .conftest import awake_network, save
-from .test_engine import CAMERA, HEIGHT, WIDTH, image, photos, reference
+from .test_engine import CAMERA, HEIGHT, WIDTH, image, photos, real_frames, reference
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 
@@ -60,9 +59,10 @@ def test_graph_equals_the_reference_path(weights, precision, size):
 def test_what_torch_compiles_equals_the_reference_path(weights):
     network = checkpoint.load(weights).network
     runner = cuda.CudaRunner(Trunk(network), torch.device('cuda'), torch.float16, 'compiled')
-    scene = runner([image()], [CAMERA])[0]
+    for picture, camera in [(image(), CAMERA), *real_frames()]:
+        (scene,) = runner([picture], [camera])
+        assert_close(scene, reference(weights, picture, camera), half=True)
     assert runner.backend == 'compiled, cuda graph'
-    assert_close(scene, reference(weights, image(), CAMERA), half=True)
 
 
 @on_gpu
@@ -74,14 +74,13 @@ def test_sparse_and_dense_heads_equal_the_reference_path(weights, sparse_heads):
 
 @on_gpu
 @pytest.mark.skipif(not photos(), reason='no real frames beside the project')
-def test_real_images_equal_the_reference_path(weights):
-    from PIL import Image
-
-    engine = build(weights, 'fp32')
-    for path in photos()[:: max(1, len(photos()) // 4)]:
-        picture = np.array(Image.open(path).convert('RGB'))
-        camera = CAMERA.resized(picture.shape[1], picture.shape[0])
-        assert_close(engine(picture, camera), reference(weights, picture, camera))
+@pytest.mark.parametrize('sparse_heads', [True, False])
+@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'bf16'])
+def test_real_images_equal_the_reference_path(weights, precision, sparse_heads):
+    engine = build(weights, precision, sparse_heads=sparse_heads)
+    for picture, camera in real_frames():
+        expected = reference(weights, picture, camera)
+        assert_close(engine(picture, camera), expected, half=precision != 'fp32')
 
 
 @on_gpu

@@ -114,13 +114,21 @@ def photos():
     return [path for path in found if 'gt' not in path.name.lower()]
 
 
-@pytest.mark.skipif(not photos(), reason='no real frames beside the project')
-def test_real_images_equal_the_reference_path(engine, weights):
+def real_frames(most=4):
+    """Up to `most` of the real frames, and a camera for each."""
     from PIL import Image
 
-    for path in photos()[:: max(1, len(photos()) // 4)]:
+    for path in photos()[:: max(1, -(-len(photos()) // most))]:
         picture = np.array(Image.open(path).convert('RGB'))
-        camera = CAMERA.resized(picture.shape[1], picture.shape[0])
+        yield picture, CAMERA.resized(picture.shape[1], picture.shape[0])
+
+
+@pytest.mark.skipif(not photos(), reason='no real frames beside the project')
+@pytest.mark.parametrize('backend', ['torch', 'onnxruntime', 'openvino'])
+def test_real_images_equal_the_reference_path(weights, backend):
+    pytest.importorskip(backend)
+    engine = build(weights, backend=backend)
+    for picture, camera in real_frames():
         assert_close(engine(picture, camera), reference(weights, picture, camera))
 
 

@@ -17,7 +17,7 @@ from tag_perception.runtime.trunk import Trunk
 
 from .comparison import assert_close
 from .conftest import awake_network, save
-from .test_engine import CAMERA, image, reference
+from .test_engine import CAMERA, image, real_frames, reference
 
 HALF = torch.float16
 
@@ -263,3 +263,6 @@ def test_tensorrt_equals_the_reference_path(network, tmp_path, precision):
     pictures = [image(seed) for seed in range(3)]
     for picture, scene in zip(pictures, engine.batch(pictures, [CAMERA] * 3), strict=True):
         assert_close(scene, reference(weights, picture, CAMERA), half=precision != 'fp32')
+    for picture, camera in real_frames():
+        expected = reference(weights, picture, camera)
+        assert_close(engine(picture, camera), expected, half=precision != 'fp32')
