@@ -54,6 +54,19 @@ def test_normalisation_without_resize_is_the_formula():
     assert actual.permute(2, 0, 1)[None].is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize('size', [(32, 64), (48, 80), (64, 96)])
+@pytest.mark.parametrize('bgr', [False, True])
+def test_rows_with_padding_in_a_batch_are_read_right_and_left_alone(size, bgr):
+    wide = torch.from_numpy(np.stack([random_image(48, 90, seed) for seed in range(2)]))
+    images, before = wide[:, :, :80], wide.clone()
+    inputs = to_input(images, size, bgr)
+    assert inputs.shape == (2, 3, *size)
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+    for image, row in zip(images, inputs, strict=True):
+        assert torch.equal(to_input(image.clone()[None], size, bgr)[0], row)
+    assert torch.equal(wide, before)
+
+
 def test_halving_a_constant_and_a_ramp_keeps_grey_levels():
     ramp = np.broadcast_to(np.arange(0, 256, 2, np.uint8)[None, :, None], (64, 128, 3)).copy()
     actual = to_input(to_tensor(ramp)[0][None], (32, 64))
