@@ -26,17 +26,18 @@ SIZE, SMALL = (48, 64), (24, 32)
 
 def growth(step: Callable[[int], object], frames: int) -> float:
     """Share by which memory grew over `frames` steps once the first tenth was done."""
-    begin_s, early = time.monotonic(), 0
+    begin_s, seen = time.monotonic(), []
+    tenth = max(1, int(WARM_UP * frames))
     for index in range(frames):
-        if index == int(WARM_UP * frames):
-            early = resident_bytes()
         step(index)
-    late = resident_bytes()
-    print(
-        f'{frames} frames in {time.monotonic() - begin_s:.0f} s: '
-        f'{early / 2**20:.1f} MiB → {late / 2**20:.1f} MiB'
-    )
-    return late / early - 1
+        if (index + 1) % tenth == 0:
+            seen.append(resident_bytes())
+            print(
+                f'{index + 1} frames in {time.monotonic() - begin_s:.0f} s: '
+                f'{seen[-1] / 2**20:.2f} MiB',
+                flush=True,
+            )
+    return seen[-1] / seen[0] - 1
 
 
 @pytest.mark.slow
