@@ -16,19 +16,28 @@ from tag_perception.core import checkpoint
 def publish(source: Path | str, target: Path | str, results: Path | str | None = None) -> str:
     """Write the checkpoint `source` to `target` in fp16; returns a summary for the model card.
 
-    `results` is a results file of `evaluate`; its numbers go into the metadata. Raises InputError
+    `results` is a results file of `evaluate`; its numbers go into the metadata. Of absolute paths
+    the names stay: folders are those of one machine, and nobody else's business. Raises InputError
     where a weight does not fit in fp16 or a file cannot be read.
     """
     loaded = checkpoint.load(source)
     for name, value in loaded.network.state_dict().items():
         if value.is_floating_point() and not value.half().isfinite().all():
             raise InputError(f'{source}: {name} does not fit in fp16; keep the file as it is')
-    metadata = dict(loaded.metadata)
+    metadata = _without_folders(loaded.metadata)
     if results is not None:
         metadata['scores'] = _scores(Path(results))
     checkpoint.save(target, loaded.network, loaded.config, metadata, dtype=torch.float16)
     size = Path(target).stat().st_size
     return f'{target}: {size / 1e6:.1f} MB, sha256 {checkpoint.load(target).sha256}'
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
 
 
 def _scores(path: Path) -> dict[str, float]:

@@ -30,6 +30,16 @@ def test_a_published_file_is_half_as_large_and_holds_its_scores(source, tmp_path
         torch.testing.assert_close(value, original[name], rtol=1e-3, atol=1e-6)
 
 
+def test_folders_of_this_machine_are_not_published(source, tmp_path):
+    loaded = checkpoint.load(source)
+    told = {'init_from': str(source), 'data': {'root': 'out/streets', 'size': [64, 128]}}
+    checkpoint.save(source, loaded.network, loaded.config, {'experiment': told})
+    publish(source, tmp_path / 'b.safetensors')
+    assert checkpoint.load(tmp_path / 'b.safetensors').metadata == {
+        'experiment': {**told, 'init_from': 'a.safetensors'}
+    }
+
+
 def test_what_does_not_fit_in_fp16_is_one_clear_line(source, tmp_path):
     loaded = checkpoint.load(source)
     loaded.network.heads['depth'][0].bias.data[3] = 1e9
