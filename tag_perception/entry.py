@@ -18,7 +18,7 @@ STOPPABLE = (
 SPINS = '3000'
 """How often a thread of torch looks for work before it sleeps (libgomp's own: 300,000 and more,
 about a millisecond). Beside a process that wants the same cores, the one with work is not let in
-as long as the others look, and a frame takes ten times as long (docs/speed.md)."""
+as long as the others look, and a frame takes several times as long (docs/speed.md)."""
 
 
 def share_cores() -> None:

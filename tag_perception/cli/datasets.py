@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 
@@ -39,17 +38,16 @@ def street(arguments: Sequence[str]) -> int:
         '--sequence', action='store_true', help='30 frames at 17 Hz of each street'
     )
     parser.add_argument(
-        '--workers', type=int, default=argparse.SUPPRESS, metavar='N',
+        '--workers', type=int, metavar='N',
         help=f'processes (default: one per core, on a GPU at most {WORKERS_ON_A_GPU})',
     )  # fmt: skip
     parser.add_argument('--device', default='cpu', help='where to render: cpu, cuda')
     args = parser.parse_args(arguments)
-    if 'workers' not in args:
-        args.workers = rendering_workers(args.device)
+    workers = rendering_workers(args.device) if args.workers is None else args.workers
     from tag_perception.data.street import parse_size, write_tree
 
     size = parse_size(args.size)
-    names = write_tree(**{**vars(args), 'size': size})
+    names = write_tree(**{**vars(args), 'size': size, 'workers': workers})
     streets = 'street' if len(names) == 1 else 'streets'
     span = ' … '.join(dict.fromkeys([names[0], names[-1]]))
     print(f'{args.out}: {len(names)} {streets} of split {args.split}, {span}')
