@@ -37,7 +37,7 @@ def growth(step: Callable[[int], object], frames: int) -> float:
                 f'{seen[-1] / 2**20:.2f} MiB',
                 flush=True,
             )
-    return seen[-1] / seen[0] - 1
+    return resident_bytes() / seen[0] - 1
 
 
 @pytest.mark.slow
