@@ -15,7 +15,7 @@ from tag_perception.core.network import Network
 from tag_perception.core.preprocess import to_input, to_tensor, view_of
 from tag_perception.core.structures import Camera, Scene
 from tag_perception.runtime.cpu import BACKENDS, CpuRunner, has_bf16_tiles, multiplies_bf16
-from tag_perception.runtime.cuda import CudaRunner
+from tag_perception.runtime.cuda import CudaRunner, choose_backend
 from tag_perception.runtime.int8 import to_int8
 from tag_perception.runtime.onnx import OnnxTrunk
 from tag_perception.runtime.runner import Runner, timed
@@ -87,15 +87,22 @@ def build_contenders(network: Network, device: torch.device) -> dict[str, Runner
     """Everything that runs here by the name it has in tables; EAGER is the first."""
     found: dict[str, Runner]
     if device.type == 'cuda':
-        half = torch.float16
+        half, bf16 = torch.float16, torch.bfloat16
         found = {
             EAGER: EagerRunner(deepcopy(network), device, torch.float32),
             'eager fp16': EagerRunner(deepcopy(network), device, half),
-            'graph fp16, dense heads': CudaRunner(Trunk(network, False), device, half),
-            'graph fp16': CudaRunner(Trunk(network), device, half),
-            'graph bf16': CudaRunner(Trunk(network), device, torch.bfloat16),
+            'torch fp16, dense heads': CudaRunner(Trunk(network, False), device, half),
+            'torch fp16': CudaRunner(Trunk(network), device, half),
             'torch.compile fp16': CudaRunner(Trunk(network), device, half, 'compiled'),
         }
+        if choose_backend(device, half) == 'triton':
+            found |= {
+                'triton fp16, dense heads': CudaRunner(
+                    Trunk(network, False), device, half, 'triton'
+                ),
+                'triton fp16': CudaRunner(Trunk(network), device, half, 'triton'),
+                'triton bf16': CudaRunner(Trunk(network), device, bf16, 'triton'),
+            }
         if find_spec('tensorrt'):
             found['tensorrt fp16'] = CudaRunner(Trunk(network), device, half, 'tensorrt')
         return found
@@ -127,6 +134,7 @@ def build_int8(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, Ru
 def build_best(network: Network, device: torch.device) -> Runner:
     """What the engine takes there."""
     if device.type == 'cuda':
-        return CudaRunner(Trunk(network), device, torch.float16)
+        half = torch.float16
+        return CudaRunner(Trunk(network), device, half, choose_backend(device, half))
     dtype = torch.bfloat16 if has_bf16_tiles() else torch.float32
     return CpuRunner.build(Trunk(network), 'auto', dtype)

@@ -1,8 +1,9 @@
 """Images to Scenes on CUDA: upload, network and decoding are one captured graph.
 
-A graph belongs to one image size, channel order and batch; the ones used last are kept. The copies
-to the host follow it on the same stream instead of being part of it, so that every Scene owns its
-memory (pinned, and recycled by torch) and is not overwritten by the next.
+The network is that of runtime/fused.py where the GPU has what its kernels need, and torch's
+elsewhere. A graph belongs to one image size, channel order and batch; the ones used last are kept.
+The copies to the host follow it on the same stream instead of being part of it, so that every
+Scene owns its memory (pinned, and recycled by torch) and is not overwritten by the next.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import logging
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tag_perception.config import InputError
 from tag_perception.core.preprocess import to_input, to_tensor, view_of
 from tag_perception.core.structures import Camera, Objects3D, Scene, View
 from tag_perception.core.tasks import semantic
+from tag_perception.runtime.branch import Branch
 from tag_perception.runtime.decoding import Labeller, decode
 from tag_perception.runtime.runner import EngineFailure, first_line
 from tag_perception.runtime.tensorrt import TensorRtTrunk
@@ -30,6 +34,10 @@ log = logging.getLogger(__name__)
 
 MAX_GRAPHS = 8
 """Graphs kept; each holds its own inputs and outputs, and all share their working memory."""
+KERNELS_SINCE = (9, 0)
+"""Compute capability, Hopper's, from which on there is what the kernels are written for."""
+COPY_THREADS = 4
+"""More of them get into each other's way: 16 take up to 8 ms to stage an image, 4 take 0.25."""
 WARM_UP = 3
 """Passes before the capture, in which cuDNN and Triton look for their fastest kernels."""
 
@@ -45,8 +53,9 @@ WIDTHS = {
 """Numbers that each field of Objects3D takes for one box."""
 
 Mark = Callable[[str], None]
-CudaBackend = Literal['torch', 'tensorrt', 'compiled']
-"""compiled: by torch.compile, which takes minutes at each start; for comparison only."""
+CudaBackend = Literal['triton', 'torch', 'tensorrt', 'compiled']
+"""triton: our kernels. compiled: by torch.compile, which takes minutes at each start; for
+comparison only."""
 
 
 class CudaRunner:
@@ -59,12 +68,14 @@ class CudaRunner:
         dtype: torch.dtype,
         backend: CudaBackend = 'torch',
     ) -> None:
-        """Raises InputError where `backend` is tensorrt and that cannot run the network."""
+        """Raises InputError where `backend` cannot run the network here."""
         self._size, self._names = trunk.config.input_size, trunk.names
         self._dtype, self._device = dtype, device
         self._network = _build_network(trunk, device, dtype, backend)
         self._peak_head = trunk.peak_head and trunk.peak_head.to(device, dtype)
         self._label = _choose_labeller(device)
+        self._normalise = _choose_normaliser(backend, self._size, dtype)
+        self._boxes = Branch()
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: OrderedDict[tuple[int, int, int, bool], Pass] = OrderedDict()
@@ -72,6 +83,7 @@ class CudaRunner:
         self._prefix = '' if backend == 'torch' else f'{backend}, '
         self.backend: str = backend
         self.stages_ms: dict[str, float] = {}
+        torch.set_num_threads(min(COPY_THREADS, torch.get_num_threads()))
         torch.cuda.synchronize(device)  # the weights are there before another stream reads them
 
     @torch.inference_mode()
@@ -160,11 +172,13 @@ class CudaRunner:
         intrinsics = host_view.intrinsics.to(self._device, non_blocking=True)
         view = View(intrinsics, host_view.image_size, host_view.input_size)
         mark('upload')
-        inputs = to_input(images, view.input_size, bgr).to(self._dtype)
+        inputs = self._normalise(images, bgr)
         mark('preprocess')
         outputs = dict(zip(self._names, self._network(inputs), strict=True))
         mark('network')
-        scene = decode(outputs, self._peak_head, view, self._label)
+        # The boxes are hundreds of small kernels, which leave room for others.
+        scene = decode(outputs, self._peak_head, view, self._label, beside=self._boxes.beside)
+        self._boxes.join()
         mark('decode')
         return scene
 
@@ -276,6 +290,13 @@ def _build_network(
     """The outputs of `trunk.names`, in this order."""
     if backend == 'tensorrt':
         return TensorRtTrunk(trunk, device, dtype)
+    if backend == 'triton':
+        reason = why_no_kernels(device, dtype)
+        if reason is not None:
+            raise InputError(f'backend triton: {reason}; set backend to auto or torch')
+        from tag_perception.runtime.fused import FusedTrunk
+
+        return FusedTrunk(trunk.to(device, dtype))
     moved = trunk.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if backend == 'compiled':
         # Its own CUDA graphs would be inside of ours.
@@ -283,10 +304,50 @@ def _build_network(
     return moved
 
 
+def choose_backend(device: torch.device, dtype: torch.dtype, asked: str = 'auto') -> CudaBackend:
+    """What is asked for, or what is fastest of that which needs no building."""
+    if asked in ('triton', 'torch', 'tensorrt'):
+        return cast(CudaBackend, asked)
+    reason = why_no_kernels(device, dtype)
+    if reason is not None:
+        log.info('torch computes the network: %s', reason)
+    return 'triton' if reason is None else 'torch'
+
+
+def why_no_kernels(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the network cannot be computed by our kernels, or None where it can."""
+    if dtype == torch.float32:
+        return 'the kernels compute in half precision'
+    found = torch.cuda.get_device_capability(device)
+    if found < KERNELS_SINCE:
+        needed = '.'.join(map(str, KERNELS_SINCE))
+        return f'the GPU has compute capability {found[0]}.{found[1]}, not {needed} or more'
+    return None if find_spec('triton') else 'triton is not installed'
+
+
+def _choose_normaliser(
+    backend: CudaBackend, size: tuple[int, int], dtype: torch.dtype
+) -> Callable[[Tensor, bool], Tensor]:
+    """(B, H, W, 3) uint8 images, and whether they are BGR → network input of `size`."""
+
+    def resize(images: Tensor, bgr: bool) -> Tensor:
+        return to_input(images, size, bgr).to(dtype)
+
+    if backend != 'triton':
+        return resize
+    from tag_perception.runtime.kernels.maps import normalise
+
+    def at_once(images: Tensor, bgr: bool) -> Tensor:
+        same = tuple(images.shape[1:3]) == size
+        return normalise(images, bgr, dtype) if same else resize(images, bgr)
+
+    return at_once
+
+
 def _choose_labeller(device: torch.device) -> Labeller:
     """The kernel where triton works, or the plain way, one image at a time for its memory."""
     try:
-        from tag_perception.runtime.triton_labelling import labels_at
+        from tag_perception.runtime.kernels.labelling import labels_at
 
         labels_at(torch.zeros(1, 2, 4, 4, device=device), (8, 8))
     except Exception as error:  # no triton, no compiler, a GPU it does not know: all the same

@@ -6,6 +6,7 @@ Boxes are computed in the cells of peaks only, and labels without upsampling eve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor
 
@@ -24,20 +25,23 @@ def decode(
     view: View,
     label: Labeller,
     depth_place: Tensor | None = None,
+    beside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Scene:
     """Batched Scene, on the device of `outputs`, of what a `trunk.Trunk` names.
 
-    `depth_place`: (B, H, W) float32 in which its depth may lie.
+    `depth_place`: (B, H, W) float32 in which its depth may lie. `beside`: where the boxes are
+    computed, which nothing else here waits for.
     """
     decoded: dict[str, object] = {}
-    if peak_head is not None:
-        heatmap = outputs['heatmap']
-        peaks = detection3d.find_peaks(heatmap)
-        rows = peak_head(outputs['features'], peaks.cell)
-        grid = (heatmap.shape[-2], heatmap.shape[-1])
-        decoded['detection3d'] = detection3d.decode_peaks(peaks, rows, grid, view)
-    elif 'detection3d' in outputs:
-        decoded['detection3d'] = detection3d.decode(outputs['detection3d'], view)
+    with beside():
+        if peak_head is not None:
+            heatmap = outputs['heatmap']
+            peaks = detection3d.find_peaks(heatmap)
+            rows = peak_head(outputs['features'], peaks.cell)
+            grid = (heatmap.shape[-2], heatmap.shape[-1])
+            decoded['detection3d'] = detection3d.decode_peaks(peaks, rows, grid, view)
+        elif 'detection3d' in outputs:
+            decoded['detection3d'] = detection3d.decode(outputs['detection3d'], view)
     if 'semantic' in outputs:
         decoded['semantic'] = label(outputs['semantic'], view.image_size)
     if 'depth' in outputs:

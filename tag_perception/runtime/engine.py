@@ -19,7 +19,7 @@ from tag_perception.core import checkpoint
 from tag_perception.core.network import PRESETS, Network, NetworkConfig, build_network
 from tag_perception.core.structures import Camera, Scene
 from tag_perception.runtime.cpu import CpuRunner, multiplies_bf16
-from tag_perception.runtime.cuda import CudaBackend, CudaRunner
+from tag_perception.runtime.cuda import CudaRunner, choose_backend
 from tag_perception.runtime.runner import EngineFailure, Runner, first_line
 from tag_perception.runtime.trunk import Trunk
 from tag_perception.share import shared_file
@@ -32,6 +32,7 @@ SHIPPED = {'tag_slim': 'tag_slim_street.safetensors'}
 """Preset → its trained weights in models/."""
 LARGEST_BATCH = {'cuda': 8, 'cpu': 1}
 """Images that gain from sharing a pass; on a CPU the first would only wait for the others."""
+CUDA_ONLY = ('triton', 'tensorrt')
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
@@ -49,9 +50,10 @@ class EngineConfig:
     precision: Literal['auto', 'fp32', 'fp16', 'bf16'] = 'auto'
     """auto: fp16 on CUDA, fp32 on the CPU; bf16 is three to five times as fast on one with AMX,
     and changes up to 1 % of the labels."""
-    backend: Literal['auto', 'torch', 'onnxruntime', 'openvino', 'tensorrt'] = 'auto'
-    """What computes the network: on CUDA torch (auto) or tensorrt, on the CPU torch, onnxruntime
-    or openvino; auto takes there what proves to be fastest."""
+    backend: Literal['auto', 'triton', 'torch', 'tensorrt', 'onnxruntime', 'openvino'] = 'auto'
+    """What computes the network: on CUDA triton (auto, from Hopper on), torch (auto elsewhere) or
+    tensorrt, on the CPU torch, onnxruntime or openvino; auto takes there what proves to be
+    fastest."""
     on_no_gpu: Literal['error', 'warn', 'ignore'] = 'warn'
     """What to do when the CPU has to be used although the device is not `cpu`."""
     score_threshold: float = 0.2
@@ -85,7 +87,8 @@ class EngineStatus:
     metadata: dict = field(default_factory=dict)
     """What the checkpoint says of itself (step, scores)."""
     backend: str = 'torch'
-    """What computes the network: (tensorrt, ) cuda graph, torch, onnxruntime or openvino."""
+    """What computes the network: (triton or tensorrt, ) cuda graph, torch, onnxruntime or
+    openvino."""
     largest_batch: int = 1
     """Images that gain from sharing a pass."""
 
@@ -210,10 +213,10 @@ class Engine:
         runner: Runner
         dtype, asked = DTYPES[self._precision], self.config.backend
         if self._device.type == 'cuda':
-            backend: CudaBackend = 'tensorrt' if asked == 'tensorrt' else 'torch'
+            backend = choose_backend(self._device, dtype, asked)
             runner = CudaRunner(trunk, self._device, dtype, backend)
         else:  # perhaps in the place of CUDA
-            runner = CpuRunner.build(trunk, 'auto' if asked == 'tensorrt' else asked, dtype)
+            runner = CpuRunner.build(trunk, 'auto' if asked in CUDA_ONLY else asked, dtype)
         height, width = network.config.input_size
         runner([np.zeros((height, width, 3), np.uint8)], [_without_calibration(height, width)])
         return runner
@@ -260,11 +263,11 @@ def _choose_precision(
 ) -> Literal['fp32', 'fp16', 'bf16']:
     if device.type == 'cuda':
         if config.backend in ('onnxruntime', 'openvino'):
-            remedy = 'set backend to auto, torch or tensorrt'
+            remedy = 'set backend to auto, triton, torch or tensorrt'
             raise InputError(f'backend {config.backend} is for the CPU; {remedy}')
         return 'fp16' if config.precision == 'auto' else config.precision
-    if config.backend == 'tensorrt' and fallback is None:
-        raise InputError('backend tensorrt needs CUDA; on the CPU set backend to auto')
+    if config.backend in CUDA_ONLY and fallback is None:
+        raise InputError(f'backend {config.backend} needs CUDA; on the CPU set backend to auto')
     asked = config.precision
     if asked == 'fp16' or (asked == 'bf16' and not multiplies_bf16()):
         if fallback is None:

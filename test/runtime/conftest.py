@@ -1,7 +1,8 @@
-"""A cache folder of the test run's own, and a tiny network whose every layer says something."""
+"""A cache folder of the test run's own, where kernels run, and a tiny network that is awake."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,29 @@ def cache_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(path))
         yield path
+
+
+@pytest.fixture
+def device() -> str:
+    """Kernels run on a GPU, or on the CPU in Triton's interpreter."""
+    pytest.importorskip('triton')
+    if torch.cuda.is_available():
+        return 'cuda'
+    if 'TRITON_INTERPRET' not in os.environ:
+        pytest.skip('needs a CUDA device; kernels/test_interpreter.py runs it without one')
+    return 'cpu'
+
+
+@pytest.fixture
+def dtype(device: str) -> torch.dtype:
+    """Half precision where there are tensor cores, and exact where there are none."""
+    return torch.float16 if device == 'cuda' else torch.float32
+
+
+@pytest.fixture
+def tolerance(device: str) -> float:
+    """Of the norm of the difference, by that of the result."""
+    return 1.5e-3 if device == 'cuda' else 1e-6
 
 
 def awake_network(preset: str, seed: int = 0, **changes: Any) -> Network:

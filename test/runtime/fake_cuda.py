@@ -114,12 +114,16 @@ class Stream:
     def synchronize(self) -> None:
         pass
 
+    def wait_stream(self, other: Stream) -> None:
+        pass
+
 
 @pytest.fixture
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
     for name, stand_in in {
-        'Stream': lambda device: Stream(),
+        'Stream': lambda device=None: Stream(),
+        'current_stream': Stream,
         'Event': lambda **_: Event(fake),
         'CUDAGraph': lambda: Graph(fake),
         'graph': fake.graph,

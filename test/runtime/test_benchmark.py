@@ -41,14 +41,14 @@ on_each_device = pytest.mark.parametrize(
 def test_every_contender_gives_the_scene_of_the_reference_path(tmp_path, device):
     network = awake_network('tag_slim')
     path = save(network, tmp_path / 'tiny.safetensors')
-    expected = reference(path, image(), CAMERA)
+    expected = reference(path, image(), CAMERA, device)
     contenders = build_contenders(network, torch.device(device))
     assert next(iter(contenders)) == EAGER
     for name, contender in contenders.items():
         scenes = contender([image(), image()], [CAMERA, CAMERA])
         assert len(scenes) == 2
-        half = '16' in name
-        assert_close(scenes[1], expected, half=half, flips=0.25 if half else 0.0)
+        precision = next((p for p in ('fp16', 'bf16') if p in name), 'fp32')
+        assert_close(scenes[1], expected, precision)
         assert list(contender.stages_ms) == [
             'upload', 'preprocess', 'network', 'decode', 'download',
         ]  # fmt: skip

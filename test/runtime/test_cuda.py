@@ -1,21 +1,20 @@
 """The CUDA engine; what is arithmetic of batches and packing is tested without a GPU, too."""
 
 import gc
-import os
-import subprocess
-import sys
 from collections import OrderedDict
 from dataclasses import fields
 
 import pytest
 import torch
 
+from tag_perception.config import InputError
 from tag_perception.core import checkpoint
+from tag_perception.core.network import PRESETS
 from tag_perception.core.preprocess import view_of
 from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.core.tasks import decode
 from tag_perception.runtime import cuda
-from tag_perception.runtime.engine import Engine, EngineConfig
+from tag_perception.runtime.engine import DTYPES, Engine, EngineConfig
 from tag_perception.runtime.runner import EngineFailure
 from tag_perception.runtime.trunk import Trunk
 
@@ -36,23 +35,66 @@ def weights(tmp_path_factory):
     return save(network, tmp_path_factory.mktemp('cuda') / 'tiny.safetensors')
 
 
-def build(weights, precision='auto', **options):
+def build(weights, precision='auto', backend='auto', **options):
     return Engine(
-        EngineConfig(weights, device='cuda', precision=precision, score_threshold=0.0), **options
+        EngineConfig(
+            weights, device='cuda', precision=precision, backend=backend, score_threshold=0.0
+        ),
+        **options,
     )
 
 
+def needs_kernels(backend, precision):
+    if backend == 'triton':
+        reason = cuda.why_no_kernels(torch.device('cuda'), DTYPES[precision])
+        if reason is not None:
+            pytest.skip(reason)
+
+
+every_way = pytest.mark.parametrize(
+    ('backend', 'precision'),
+    [
+        ('torch', 'fp32'), ('torch', 'fp16'), ('torch', 'bf16'),
+        ('triton', 'fp16'), ('triton', 'bf16'),
+    ],
+)  # fmt: skip
+
+
 @on_gpu
-@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'bf16'])
+@every_way
+@pytest.mark.parametrize('sparse_heads', [True, False])
 @pytest.mark.parametrize('size', [(96, 192), (64, 128), (75, 131)])
-def test_graph_equals_the_reference_path(weights, precision, size):
-    engine = build(weights, precision)
-    assert engine.status.backend == 'cuda graph'
+def test_graph_equals_the_reference_path(weights, backend, precision, sparse_heads, size):
+    needs_kernels(backend, precision)
+    engine = build(weights, precision, backend, sparse_heads=sparse_heads)
+    assert engine.status.backend.removeprefix('triton, ') == 'cuda graph'
     camera = CAMERA.resized(size[1], size[0])
     for seed in range(3):
         picture = image(seed, *size)
-        expected = reference(weights, picture, camera)
-        assert_close(engine(picture, camera), expected, half=precision != 'fp32')
+        expected = reference(weights, picture, camera, 'cuda')
+        assert_close(engine(picture, camera), expected, precision)
+
+
+@on_gpu
+@pytest.mark.parametrize('preset', PRESETS)
+def test_every_preset_equals_the_reference_path(tmp_path, preset):
+    needs_kernels('triton', 'fp16')
+    path = save(awake_network(preset), tmp_path / 'other.safetensors')
+    expected = reference(path, image(), CAMERA, 'cuda')
+    assert_close(build(path)(image(), CAMERA), expected, 'fp16', slack=2)
+
+
+@on_gpu
+def test_kernels_are_taken_where_they_work_and_refused_elsewhere(weights, monkeypatch):
+    needs_kernels('triton', 'fp16')
+    assert build(weights).status.backend == 'triton, cuda graph'
+    assert build(weights, 'fp32').status.backend == 'cuda graph'
+    with pytest.raises(InputError, match='triton: the kernels compute in half precision; set'):
+        build(weights, 'fp32', 'triton')
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _: (8, 9))
+    assert build(weights).status.backend == 'cuda graph'
+    with pytest.raises(InputError, match=r'compute capability 8\.9, not 9\.0 or more'):
+        build(weights, backend='triton')
 
 
 @on_gpu
@@ -61,26 +103,19 @@ def test_what_torch_compiles_equals_the_reference_path(weights):
     runner = cuda.CudaRunner(Trunk(network), torch.device('cuda'), torch.float16, 'compiled')
     for picture, camera in [(image(), CAMERA), *real_frames()]:
         (scene,) = runner([picture], [camera])
-        assert_close(scene, reference(weights, picture, camera), half=True)
+        assert_close(scene, reference(weights, picture, camera, 'cuda'), 'fp16')
     assert runner.backend == 'compiled, cuda graph'
 
 
 @on_gpu
-@pytest.mark.parametrize('sparse_heads', [True, False])
-def test_sparse_and_dense_heads_equal_the_reference_path(weights, sparse_heads):
-    engine = build(weights, 'fp32', sparse_heads=sparse_heads)
-    assert_close(engine(image(), CAMERA), reference(weights, image(), CAMERA))
-
-
-@on_gpu
 @pytest.mark.skipif(not photos(), reason='no real frames beside the project')
-@pytest.mark.parametrize('sparse_heads', [True, False])
-@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'bf16'])
-def test_real_images_equal_the_reference_path(weights, precision, sparse_heads):
-    engine = build(weights, precision, sparse_heads=sparse_heads)
+@every_way
+def test_real_images_equal_the_reference_path(weights, backend, precision):
+    needs_kernels(backend, precision)
+    engine = build(weights, precision, backend)
     for picture, camera in real_frames():
-        expected = reference(weights, picture, camera)
-        assert_close(engine(picture, camera), expected, half=precision != 'fp32')
+        expected = reference(weights, picture, camera, 'cuda')
+        assert_close(engine(picture, camera), expected, precision)
 
 
 @on_gpu
@@ -156,48 +191,7 @@ def test_where_no_graph_can_be_captured_it_works_without(weights, monkeypatch, c
     engine = build(weights, 'fp32')
     assert engine.status.backend == 'torch'
     assert 'no CUDA graph' in caplog.text
-    assert_close(engine(image(), CAMERA), reference(weights, image(), CAMERA))
-
-
-@on_gpu
-def test_labels_of_triton_equal_the_plain_ones():
-    triton_labelling = pytest.importorskip('tag_perception.runtime.triton_labelling')
-    check_labels(triton_labelling.labels_at, 'cuda')
-
-
-def check_labels(labels_at, device):
-    from tag_perception.core.tasks import semantic
-
-    torch.manual_seed(0)
-    for shape, size in (
-        ((2, 5, 3, 16), (6, 32)), ((1, 19, 2, 16), (7, 301)), ((1, 3, 9, 9), (5, 5)),
-    ):  # fmt: skip
-        logits = torch.randn(shape, device=device)
-        for memory in (torch.contiguous_format, torch.channels_last):
-            labels = labels_at(logits.contiguous(memory_format=memory), size)
-            upsampled = semantic.upsample(logits, size)
-            chosen = upsampled.gather(1, labels[:, None].long()).squeeze(1)
-            assert labels.shape == (shape[0], *size)
-            assert (upsampled.amax(1) - chosen).max() < 1e-5
-
-
-def test_kernel_of_triton_equals_the_plain_labels_when_interpreted():
-    pytest.importorskip('triton')
-    if 'TRITON_INTERPRET' in os.environ:
-        from tag_perception.runtime.triton_labelling import labels_at
-
-        check_labels(labels_at, 'cpu')
-        return
-    this_test = f'{__file__}::test_kernel_of_triton_equals_the_plain_labels_when_interpreted'
-    child = subprocess.run(  # triton reads the variable when it is imported
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', this_test],
-        env={**os.environ, 'TRITON_INTERPRET': '1'},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stdout + child.stderr
-    assert '1 passed' in child.stdout
+    assert_close(engine(image(), CAMERA), reference(weights, image(), CAMERA, 'cuda'))
 
 
 def test_what_is_packed_for_the_download_comes_out_again():

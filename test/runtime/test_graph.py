@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from tag_perception.core import checkpoint
 from tag_perception.core.preprocess import view_of
 from tag_perception.runtime import cuda
+from tag_perception.runtime.branch import Branch
 from tag_perception.runtime.runner import EngineFailure
 from tag_perception.runtime.trunk import Trunk
 
@@ -164,7 +165,7 @@ class Strays(TorchDispatchMode):
 
 @pytest.mark.parametrize('bgr', [False, True])
 @pytest.mark.parametrize('sparse', [True, False])
-def test_all_that_is_captured_lies_on_the_device(weights, sparse, bgr):
+def test_all_that_is_captured_lies_on_the_device(weights, fake_cuda, sparse, bgr):
     """Tensors of the device `meta` have no values, and do not mix with those of the host."""
     meta = torch.device('meta')
     trunk = Trunk(checkpoint.load(weights).network, sparse)
@@ -172,6 +173,8 @@ def test_all_that_is_captured_lies_on_the_device(weights, sparse, bgr):
     runner._device, runner._dtype, runner._names = meta, torch.float16, trunk.names
     runner._peak_head = trunk.peak_head and trunk.peak_head.to(meta, torch.float16)
     runner._network = trunk.to(meta, torch.float16)
+    runner._normalise = cuda._choose_normaliser('torch', trunk.config.input_size, torch.float16)
+    runner._boxes = Branch()
     runner._label = lambda logits, size: torch.zeros(2, *size, dtype=torch.uint8, device=meta)
     view = view_of([CAMERA, CAMERA], trunk.config.input_size, 'cpu')
     images = torch.from_numpy(np.stack([image(0), image(1)]))

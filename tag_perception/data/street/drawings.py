@@ -269,7 +269,9 @@ def sign(
             scale = n / 60 / max(1.2, len(mark) * 0.75)
             size = cv2.getTextSize(mark, cv2.FONT_HERSHEY_DUPLEX, scale, 5)[0]
             at = ((n - size[0]) // 2, int(n * (0.62 if outline == 'up' else 0.5)) + size[1] // 2)
-            cv2.putText(image, mark, at, cv2.FONT_HERSHEY_DUPLEX, scale, ink, max(3, n // 28))
+            shape = np.zeros((n, n), np.uint8)  # OpenCV 5 writes on nothing else
+            cv2.putText(shape, mark, at, cv2.FONT_HERSHEY_DUPLEX, scale, 1, max(3, n // 28))
+            image[shape > 0] = ink
         return image
 
     return draw

@@ -1,0 +1,82 @@
+"""runtime/fused.py: a trunk made of our kernels says what the trunk says."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from tag_perception.runtime.trunk import Trunk
+
+from .conftest import awake_network
+
+fused = pytest.importorskip('tag_perception.runtime.fused', exc_type=ImportError)
+
+pytestmark = pytest.mark.gpu
+
+
+class Stream:
+    """Where there is no GPU, everything has its order."""
+
+    def wait_stream(self, other):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def streams(device, monkeypatch):
+    if device == 'cpu':
+        for name in ('Stream', 'current_stream'):
+            monkeypatch.setattr(torch.cuda, name, Stream)
+        monkeypatch.setattr(torch.cuda, 'stream', nullcontext)
+
+
+def trunk(preset, sparse=True, **changes):
+    return Trunk(awake_network(preset, **changes), sparse)
+
+
+def check(plain, ours, image, tolerance):
+    with torch.inference_mode():
+        for actual, expected in zip(ours(image), plain(image), strict=True):
+            assert actual.shape == expected.shape
+            error = (actual.float() - expected.float()).norm() / expected.float().norm()
+            assert error <= 10 * tolerance  # of forty layers
+
+
+@pytest.mark.parametrize('sparse', [True, False])
+@pytest.mark.parametrize('size', [(64, 128), (96, 160)])
+def test_trunk_of_tag(device, dtype, tolerance, sparse, size):
+    plain = trunk('tag', sparse, width=16).to(device, dtype)
+    image = torch.randn(2, 3, *size, device=device, dtype=dtype)
+    ours = fused.FusedTrunk(trunk('tag', sparse, width=16).to(device, dtype))
+    assert isinstance(ours.features, fused.TwoPathways)
+    assert not any(isinstance(module, nn.Conv2d) for module in ours.modules())
+    check(plain, ours, image.to(memory_format=torch.channels_last), tolerance)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'channel_attention': False},
+        {'spatial_attention': False},
+        {'spatial_kernel': 'pointwise'},
+        {'high_resolution_branch': False},
+        {'context': 'ppm'},
+        {'tasks': ('semantic',)},
+        {'width': 8},  # too few channels for some of the kernels
+    ],
+    ids=str,
+)
+def test_trunks_of_other_shapes(device, dtype, tolerance, changes):
+    changes = {'width': 16, **changes}
+    plain = trunk('tag', **changes).to(device, dtype)
+    ours = fused.FusedTrunk(trunk('tag', **changes).to(device, dtype))
+    image = torch.randn(1, 3, 64, 128, device=device, dtype=dtype)
+    check(plain, ours, image.to(memory_format=torch.channels_last), tolerance)
+
+
+@pytest.mark.parametrize('preset', ['ddrnet23_slim', 'pidnet_s'])
+def test_trunks_of_other_backbones(device, dtype, tolerance, preset):
+    plain = trunk(preset).to(device, dtype)
+    ours = fused.FusedTrunk(trunk(preset).to(device, dtype))
+    image = torch.randn(1, 3, 64, 128, device=device, dtype=dtype)
+    check(plain, ours, image.to(memory_format=torch.channels_last), tolerance)
