@@ -13,12 +13,18 @@ class Branch:
 
     def __init__(self) -> None:
         self._stream: torch.cuda.Stream | None = None
+        self._used: list[object] = []
 
     @contextmanager
-    def beside(self) -> Iterator[None]:
-        """What is done in here may use all that was done before."""
+    def beside(self, *used: object) -> Iterator[None]:
+        """What is done in here may use all that was done before.
+
+        `used` is kept until both have joined: the memory of what nobody holds is given away as
+        soon as its own stream has no more work for it.
+        """
         if self._stream is None:
             self._stream = torch.cuda.Stream()
+        self._used += used
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             yield
@@ -27,3 +33,4 @@ class Branch:
         """What follows may use what was done beside."""
         if self._stream is not None:
             torch.cuda.current_stream().wait_stream(self._stream)
+        self._used.clear()

@@ -1,16 +1,17 @@
-"""Images to Scenes on CUDA: upload, network and decoding are one captured graph.
+"""Images to Scenes on CUDA: preprocessing, network and decoding are one captured graph.
 
 The network is that of runtime/fused.py where the GPU has what its kernels need, and torch's
 elsewhere. A graph belongs to one image size, channel order and batch; the ones used last are kept.
-The copies to the host follow it on the same stream instead of being part of it, so that every
-Scene owns its memory (pinned, and recycled by torch) and is not overwritten by the next.
+The copies at both ends are on the same stream, but no part of it. Those to the host go to memory
+of their own (pinned, and recycled by torch), so that no Scene is overwritten by the next. Those to
+the device come from wherever the image lies: the driver is faster in that than a copy to a pinned
+place, from which a graph could fetch it (docs/speed.md).
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -36,8 +37,6 @@ MAX_GRAPHS = 8
 """Graphs kept; each holds its own inputs and outputs, and all share their working memory."""
 KERNELS_SINCE = (9, 0)
 """Compute capability, Hopper's, from which on there is what the kernels are written for."""
-COPY_THREADS = 4
-"""More of them get into each other's way: 16 take up to 8 ms to stage an image, 4 take 0.25."""
 WARM_UP = 3
 """Passes before the capture, in which cuDNN and Triton look for their fastest kernels."""
 
@@ -54,8 +53,7 @@ WIDTHS = {
 
 Mark = Callable[[str], None]
 CudaBackend = Literal['triton', 'torch', 'tensorrt', 'compiled']
-"""triton: our kernels. compiled: by torch.compile, which takes minutes at each start; for
-comparison only."""
+"""triton: our kernels. compiled: by torch.compile; for comparison only."""
 
 
 class CudaRunner:
@@ -71,11 +69,11 @@ class CudaRunner:
         """Raises InputError where `backend` cannot run the network here."""
         self._size, self._names = trunk.config.input_size, trunk.names
         self._dtype, self._device = dtype, device
-        self._network = _build_network(trunk, device, dtype, backend)
+        self._branch = Branch()
+        self._network = _build_network(trunk, device, dtype, backend, self._branch)
         self._peak_head = trunk.peak_head and trunk.peak_head.to(device, dtype)
         self._label = _choose_labeller(device)
         self._normalise = _choose_normaliser(backend, self._size, dtype)
-        self._boxes = Branch()
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: OrderedDict[tuple[int, int, int, bool], Pass] = OrderedDict()
@@ -83,7 +81,6 @@ class CudaRunner:
         self._prefix = '' if backend == 'torch' else f'{backend}, '
         self.backend: str = backend
         self.stages_ms: dict[str, float] = {}
-        torch.set_num_threads(min(COPY_THREADS, torch.get_num_threads()))
         torch.cuda.synchronize(device)  # the weights are there before another stream reads them
 
     @torch.inference_mode()
@@ -128,8 +125,7 @@ class CudaRunner:
             first = self._batch(images[:at], cameras[:at], bgr)
             return first + self._batch(images[at:], cameras[at:], bgr)
         try:
-            scene = self._pass_for(images, bgr)(images, cameras, self.stages_ms)
-            return [scene[index] for index in range(len(images))]
+            return self._pass_for(images, bgr)(images, cameras, self.stages_ms)
         except torch.OutOfMemoryError as error:
             problem = first_line(error)
         # Here the exception is gone, and with it the tensors that its traceback held.
@@ -154,7 +150,9 @@ class CudaRunner:
             if len(self._graphs) >= MAX_GRAPHS:
                 (batch, old_height, old_width, _), _ = self._graphs.popitem(last=False)
                 log.info('dropped: batches of %d of %d×%d', batch, old_width, old_height)
-            self._graphs[key] = Pass(self._compute, key, self._size, self._pool, self._stream)
+            self._graphs[key] = Pass(
+                self._compute, key, self._size, self._pool, self._stream, self._device
+            )
             if self._graphs[key].captured:
                 self.backend = f'{self._prefix}cuda graph'
         self._graphs.move_to_end(key)
@@ -166,25 +164,21 @@ class CudaRunner:
         self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.empty_cache()
 
-    def _compute(self, host_images: Tensor, host_view: View, bgr: bool, mark: Mark) -> Scene:
-        """Batched Scene on the device of pinned images; `mark` notes the end of each stage."""
-        images = host_images.to(self._device, non_blocking=True)
-        intrinsics = host_view.intrinsics.to(self._device, non_blocking=True)
-        view = View(intrinsics, host_view.image_size, host_view.input_size)
-        mark('upload')
+    def _compute(self, images: Tensor, view: View, bgr: bool, mark: Mark) -> Scene:
+        """Batched Scene of images, all on the device; `mark` notes the end of each stage."""
         inputs = self._normalise(images, bgr)
         mark('preprocess')
         outputs = dict(zip(self._names, self._network(inputs), strict=True))
-        mark('network')
-        # The boxes are hundreds of small kernels, which leave room for others.
-        scene = decode(outputs, self._peak_head, view, self._label, beside=self._boxes.beside)
-        self._boxes.join()
+        with self._branch.beside():
+            mark('network')
+        scene = decode(outputs, self._peak_head, view, self._label, beside=self._branch.beside)
+        self._branch.join()
         mark('decode')
         return scene
 
 
 class Pass:
-    """All work for images of one size: pinned inputs, and a graph that turns them into a Scene."""
+    """All work for images of one size: their place on the device, and a graph to a Scene there."""
 
     def __init__(
         self,
@@ -193,10 +187,11 @@ class Pass:
         input_size: tuple[int, int],
         pool: Any,
         stream: torch.cuda.Stream,
+        device: torch.device,
     ) -> None:
         batch, height, width, self._bgr = key
-        self._images = torch.zeros(batch, height, width, 3, dtype=torch.uint8, pin_memory=True)
-        intrinsics = torch.ones(batch, 4, pin_memory=True)
+        self._images = torch.zeros(batch, height, width, 3, dtype=torch.uint8, device=device)
+        intrinsics = torch.ones(batch, 4, device=device)
         self._view = View(intrinsics, (height, width), input_size)
         self._compute, self._stream = compute, stream
         self._events = {
@@ -216,13 +211,14 @@ class Pass:
 
     def __call__(
         self, images: Sequence[Tensor], cameras: Sequence[Camera], stages_ms: dict[str, float]
-    ) -> Scene:
-        """Batched Scene on the host; adds the duration of its stages."""
-        start = time.perf_counter()
-        for slot, image in zip(self._images, images, strict=True):
-            slot.copy_(image)
-        self._view.intrinsics.copy_(view_of(cameras, self._view.input_size, 'cpu').intrinsics)
-        staged_ms = (time.perf_counter() - start) * 1e3
+    ) -> list[Scene]:
+        """Scenes on the host; adds the duration of their stages."""
+        self._mark('start')
+        intrinsics = view_of(cameras, self._view.input_size, 'cpu').intrinsics
+        self._view.intrinsics.copy_(intrinsics, non_blocking=True)
+        for place, image in zip(self._images, images, strict=True):
+            place.copy_(image, non_blocking=True)
+        self._mark('upload')
         if self._graph is not None:
             self._graph.replay()
         else:
@@ -233,11 +229,11 @@ class Pass:
         marks = list(self._events.items())
         for (_, before), (name, after) in itertools.pairwise(marks):
             stages_ms[name] = stages_ms.get(name, 0.0) + before.elapsed_time(after)
-        stages_ms['upload'] += staged_ms
-        return _unpack(host)
+        return [
+            _unpack({name: tensor[i] for name, tensor in host.items()}) for i in range(len(images))
+        ]
 
     def _run(self) -> dict[str, Tensor]:
-        self._mark('start')
         return _pack(self._compute(self._images, self._view, self._bgr, self._mark))
 
     def _capture(self, pool: Any) -> None:
@@ -253,7 +249,7 @@ class Pass:
         self._graph = graph
 
     def _mark(self, stage: str) -> None:
-        self._events[stage].record(self._stream)
+        self._events[stage].record(torch.cuda.current_stream())
 
 
 def _pack(scene: Scene) -> dict[str, Tensor]:
@@ -268,7 +264,7 @@ def _pack(scene: Scene) -> dict[str, Tensor]:
 
 
 def _unpack(packed: dict[str, Tensor]) -> Scene:
-    """The inverse of `_pack`."""
+    """The inverse of `_pack`, of one image."""
     boxes = None
     if 'boxes' in packed:
         named = dict(zip(WIDTHS, packed['boxes'].split(list(WIDTHS.values()), -1), strict=True))
@@ -285,7 +281,7 @@ def _download(tensor: Tensor) -> Tensor:
 
 
 def _build_network(
-    trunk: Trunk, device: torch.device, dtype: torch.dtype, backend: CudaBackend
+    trunk: Trunk, device: torch.device, dtype: torch.dtype, backend: CudaBackend, branch: Branch
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """The outputs of `trunk.names`, in this order."""
     if backend == 'tensorrt':
@@ -296,11 +292,11 @@ def _build_network(
             raise InputError(f'backend triton: {reason}; set backend to auto or torch')
         from tag_perception.runtime.fused import FusedTrunk
 
-        return FusedTrunk(trunk.to(device, dtype))
+        return FusedTrunk(trunk.to(device, dtype), branch)
     moved = trunk.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if backend == 'compiled':
-        # Its own CUDA graphs would be inside of ours.
-        return torch.compile(moved, mode='max-autotune-no-cudagraphs', dynamic=False)
+        # Trying all its own convolutions takes minutes, and those of cuDNN are faster.
+        return torch.compile(moved, dynamic=False)
     return moved
 
 

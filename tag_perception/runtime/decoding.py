@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -29,21 +30,22 @@ def decode(
 ) -> Scene:
     """Batched Scene, on the device of `outputs`, of what a `trunk.Trunk` names.
 
-    `depth_place`: (B, H, W) float32 in which its depth may lie. `beside`: where the boxes are
-    computed, which nothing else here waits for.
+    `depth_place`: (B, H, W) float32 in which its depth may lie. `beside`: where the maps are
+    computed while the boxes are.
     """
     decoded: dict[str, object] = {}
     with beside():
-        if peak_head is not None:
-            heatmap = outputs['heatmap']
-            peaks = detection3d.find_peaks(heatmap)
-            rows = peak_head(outputs['features'], peaks.cell)
-            grid = (heatmap.shape[-2], heatmap.shape[-1])
-            decoded['detection3d'] = detection3d.decode_peaks(peaks, rows, grid, view)
-        elif 'detection3d' in outputs:
-            decoded['detection3d'] = detection3d.decode(outputs['detection3d'], view)
-    if 'semantic' in outputs:
-        decoded['semantic'] = label(outputs['semantic'], view.image_size)
-    if 'depth' in outputs:
-        decoded['depth'] = depth.decode(outputs['depth'], view)
-    return tasks.assemble(decoded, depth_place)
+        if 'semantic' in outputs:
+            decoded['semantic'] = label(outputs['semantic'], view.image_size)
+        if 'depth' in outputs:
+            decoded['depth'] = depth.decode(outputs['depth'], view)
+        maps = tasks.assemble(decoded, depth_place)
+    if peak_head is not None:
+        heatmap = outputs['heatmap']
+        peaks = detection3d.find_peaks(heatmap)
+        rows = peak_head(outputs['features'], peaks.cell)
+        grid = (heatmap.shape[-2], heatmap.shape[-1])
+        return replace(maps, detection3d=detection3d.decode_peaks(peaks, rows, grid, view))
+    if 'detection3d' in outputs:
+        return replace(maps, detection3d=detection3d.decode(outputs['detection3d'], view))
+    return maps

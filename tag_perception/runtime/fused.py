@@ -30,27 +30,33 @@ from tag_perception.runtime.trunk import Trunk
 class FusedTrunk(nn.Module):
     """The outputs of a `Trunk`, in its order, in half precision."""
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, trunk: Trunk, branch: Branch) -> None:
         """Takes the layers of `trunk`, which cannot be used any more."""
         super().__init__()
-        self.features = _features(trunk)
+        self._branch = branch
+        self.features = _features(trunk, branch)
         self.heatmap = None if trunk.heatmap is None else fuse(trunk.heatmap)
         self.heads = nn.ModuleDict({task: fuse(head) for task, head in trunk.heads.items()})
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """As `Trunk.forward`."""
+        """As `Trunk.forward`, but all after `features` is left to the branch.
+
+        Boxes take longest from here on, so that their heatmap comes first.
+        """
         h_t = self.features(image)
         if self.heatmap is None:
             return tuple(head(h_t[task]) for task, head in self.heads.items())
         h_det = h_t['detection3d']
         heatmap = self.heatmap(h_det)
-        return (heatmap, h_det, *(head(h_t[task]) for task, head in self.heads.items()))
+        with self._branch.beside(h_t):
+            others = [head(h_t[task]) for task, head in self.heads.items()]
+        return (heatmap, h_det, *others)
 
 
 class TwoPathways(nn.Module):
     """TwoPathway and TaskAttention with all their parts: an image becomes one h_t per task."""
 
-    def __init__(self, backbone: nn.Module, attention: TaskAttention) -> None:
+    def __init__(self, backbone: nn.Module, attention: TaskAttention, branch: Branch) -> None:
         super().__init__()
         assert isinstance(backbone, TwoPathway)
         assert backbone.g is not None
@@ -64,18 +70,18 @@ class TwoPathways(nn.Module):
         self.tasks = attention.tasks
         self.S_ch = ChannelAttentions(attention.S_ch)
         self.S_sp = _convolution(attention.S_sp, 'sigmoid')
-        self._branch = Branch()
+        self._branch = branch
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """As backbone and attention, in the same symbols."""
         x2 = self.layer2(self.layer1(self.stem(image)))
-        with self._branch.beside():
+        with self._branch.beside(x2):
             x_detail = self.detail(x2)
             detail, beta = self.g(x_detail), self.S_sp(x_detail)
         x3 = self.layer3(x2)
         x4 = self.layer4(x3)
         x_semantic = self.layer5(x4)
-        with self._branch.beside():
+        with self._branch.beside(x_semantic):
             alpha = self.S_ch(x_semantic)
         x_agg = self.context([x3, x4, x_semantic])
         self._branch.join()
@@ -163,13 +169,13 @@ def _fused_row(layers: nn.Sequential) -> list[nn.Module]:
     return row
 
 
-def _features(trunk: Trunk) -> nn.Module:
+def _features(trunk: Trunk, branch: Branch) -> nn.Module:
     """From an image to h_t."""
     backbone, attention = trunk.backbone, trunk.attention
     single = isinstance(attention.S_sp, nn.Conv2d) and attention.S_sp.out_channels == 1
     whole = isinstance(backbone, TwoPathway) and backbone.g is not None
     if whole and attention.S_ch is not None and single:
-        return TwoPathways(backbone, attention)
+        return TwoPathways(backbone, attention, branch)
     return _Features(fuse(backbone), attention)
 
 

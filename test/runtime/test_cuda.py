@@ -9,7 +9,6 @@ import torch
 
 from tag_perception.config import InputError
 from tag_perception.core import checkpoint
-from tag_perception.core.network import PRESETS
 from tag_perception.core.preprocess import view_of
 from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.core.tasks import decode
@@ -73,15 +72,6 @@ def test_graph_equals_the_reference_path(weights, backend, precision, sparse_hea
         picture = image(seed, *size)
         expected = reference(weights, picture, camera, 'cuda')
         assert_close(engine(picture, camera), expected, precision)
-
-
-@on_gpu
-@pytest.mark.parametrize('preset', PRESETS)
-def test_every_preset_equals_the_reference_path(tmp_path, preset):
-    needs_kernels('triton', 'fp16')
-    path = save(awake_network(preset), tmp_path / 'other.safetensors')
-    expected = reference(path, image(), CAMERA, 'cuda')
-    assert_close(build(path)(image(), CAMERA), expected, 'fp16', slack=2)
 
 
 @on_gpu
@@ -201,12 +191,13 @@ def test_what_is_packed_for_the_download_comes_out_again():
     packed = cuda._pack(scene)
     assert packed.keys() == {'semantic', 'boxes'}
     assert packed['boxes'].shape == (2, 50, 17)
-    again = cuda._unpack(packed)
-    assert again.depth is None
-    assert torch.equal(again.semantic, scene.semantic)
-    for name, value in vars(scene.detection3d).items():
-        assert getattr(again.detection3d, name).dtype == value.dtype
-        assert torch.equal(getattr(again.detection3d, name), value)
+    for index in range(2):
+        again = cuda._unpack({name: tensor[index] for name, tensor in packed.items()})
+        assert again.depth is None
+        assert torch.equal(again.semantic, scene.semantic[index])
+        for name, value in vars(scene.detection3d).items():
+            assert getattr(again.detection3d, name).dtype == value.dtype
+            assert torch.equal(getattr(again.detection3d, name), value[index])
     assert cuda.WIDTHS.keys() == {field.name for field in fields(Objects3D)}
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -174,10 +173,10 @@ def test_all_that_is_captured_lies_on_the_device(weights, fake_cuda, sparse, bgr
     runner._peak_head = trunk.peak_head and trunk.peak_head.to(meta, torch.float16)
     runner._network = trunk.to(meta, torch.float16)
     runner._normalise = cuda._choose_normaliser('torch', trunk.config.input_size, torch.float16)
-    runner._boxes = Branch()
+    runner._branch = Branch()
     runner._label = lambda logits, size: torch.zeros(2, *size, dtype=torch.uint8, device=meta)
-    view = view_of([CAMERA, CAMERA], trunk.config.input_size, 'cpu')
-    images = torch.from_numpy(np.stack([image(0), image(1)]))
+    view = view_of([CAMERA, CAMERA], trunk.config.input_size, meta)
+    images = torch.empty(2, HEIGHT, WIDTH, 3, dtype=torch.uint8, device=meta)
     marks = []
     with torch.inference_mode():
         runner._compute(images, view, bgr, marks.append)  # warms up
@@ -185,7 +184,7 @@ def test_all_that_is_captured_lies_on_the_device(weights, fake_cuda, sparse, bgr
             scene = runner._compute(images, view, bgr, marks.append)
             packed = cuda._pack(scene)
     assert strays.found == []
-    assert marks == 2 * ['upload', 'preprocess', 'network', 'decode']
+    assert marks == 2 * ['preprocess', 'network', 'decode']
     assert {name: tuple(tensor.shape) for name, tensor in packed.items()} == {
         'semantic': (2, HEIGHT, WIDTH),
         'depth': (2, HEIGHT, WIDTH),

@@ -16,12 +16,15 @@ from .comparison import assert_as_good
 from .test_engine import CAMERA, photos, reference
 
 WEIGHTS = sorted(Path(__file__).parents[2].glob('models/*.safetensors'))
-CPU_LABELS = 0.99
-"""Of a precision that on the CPU nobody gets without asking for it."""
+LABELS = {'fp16': 0.995, 'bf16': 0.99}
+"""Least share of the same labels; bf16 is what nobody gets without asking for it."""
 WAYS = [
     ('cpu', 'bf16', 'torch'), ('cpu', 'bf16', 'openvino'),
-    pytest.param('cuda', 'fp16', 'torch', marks=pytest.mark.gpu),
-    pytest.param('cuda', 'bf16', 'torch', marks=pytest.mark.gpu),
+    *(
+        pytest.param('cuda', precision, backend, marks=pytest.mark.gpu)
+        for precision in LABELS
+        for backend in ('torch', 'triton')
+    ),
 ]  # fmt: skip
 
 
@@ -45,8 +48,8 @@ def test_half_precision_is_as_good_as_the_reference(weights, device, precision, 
         )
     )
     for picture, camera in pictures():
-        expected = reference(weights, picture, camera)
-        assert_as_good(engine(picture, camera), expected, CPU_LABELS if device == 'cpu' else 0.995)
+        expected = reference(weights, picture, camera, device)
+        assert_as_good(engine(picture, camera), expected, LABELS[precision])
 
 
 def pictures():

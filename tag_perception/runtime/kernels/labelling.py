@@ -19,6 +19,7 @@ def labels_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
     Logits are (B, C, h, w) on CUDA, of any memory format and floating-point type.
     """
+    logits = logits.contiguous()  # a class after the other: neighbours read neighbours
     batch, classes, height, width = logits.shape
     labels = torch.empty(batch, *size, dtype=torch.uint8, device=logits.device)
     _label[(triton.cdiv(size[1], BLOCK), size[0], batch)](
