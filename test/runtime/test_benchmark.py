@@ -68,7 +68,7 @@ def test_engine_figures_from_the_command_line(tmp_path, capsys, device):
     rows = content['rows']
     assert {row['batch'] for row in rows} == {1, 2}
     engines = {row['engine'] for row in rows}
-    assert {EAGER, 'torch' if device == 'cpu' else 'graph fp16'} <= engines
+    assert {EAGER, 'torch' if device == 'cpu' else 'torch fp16'} <= engines
     if device == 'cuda':
         assert {'gpu', 'driver', 'cuda', 'cudnn'} <= content['machine'].keys()
     for row in rows:

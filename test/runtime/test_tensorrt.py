@@ -262,7 +262,7 @@ def test_tensorrt_equals_the_reference_path(network, tmp_path, precision):
     assert engine.status.backend == 'tensorrt, cuda graph'
     pictures = [image(seed) for seed in range(3)]
     for picture, scene in zip(pictures, engine.batch(pictures, [CAMERA] * 3), strict=True):
-        assert_close(scene, reference(weights, picture, CAMERA), half=precision != 'fp32')
+        assert_close(scene, reference(weights, picture, CAMERA, 'cuda'), precision)
     for picture, camera in real_frames():
-        expected = reference(weights, picture, camera)
-        assert_close(engine(picture, camera), expected, half=precision != 'fp32')
+        expected = reference(weights, picture, camera, 'cuda')
+        assert_close(engine(picture, camera), expected, precision)
