@@ -144,10 +144,10 @@ class PerceptionNode(LifecycleNode):
     def _rest(self) -> None:
         for channel in self.channels:
             channel.input.close()
-        self.transforms.close()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+        self.transforms.close()  # not before: the frames in hand ask it
 
     def _change_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         judge = None if self._engine is None else partial(fault, self._engine.status)
