@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from rclpy.lifecycle import LifecycleNode
 
@@ -35,10 +36,12 @@ class Channel:
         self._lookups = Lookups(transforms)
         self._latencies = diagnostics.Latencies(PerceptionConfig.latency_window_s)
         self._pipeline: Pipeline | None = None
+        self._beside = False
 
     def load(self, engine: Engine, config: PerceptionConfig, jpeg: JpegDecoder) -> None:
         """Make what turns images into outputs. Raises InputError if `engine` cannot do it."""
         self._pipeline = Pipeline(engine, config, self._outputs, self._lookups, jpeg)
+        self._beside = engine.status.on_gpu
         self._outputs.open()
 
     def unload(self) -> None:
@@ -60,8 +63,10 @@ class Channel:
         return self._pipeline.prepare(arrival.image, self.input.info, arrival.stages)
 
     def finish(self, ready: Prepared, scene: Scene) -> None:
-        """Publish what the engine said about a frame."""
+        """Publish what the engine said about a frame, perhaps beside `prepare` of the next."""
         assert self._pipeline is not None
+        if self._beside:
+            ready.stages.end('handover')
         result = self._pipeline.finish(ready, scene)
         self.input.accept(result.withheld)
         self._latencies.add(result.stages_ms)
@@ -78,12 +83,12 @@ class Channel:
         return [report._replace(camera=self.name) for report in found]
 
 
-def publish_results(
+def infer_frames(
     engine: Engine, channels: Sequence[Channel], arrivals: dict[int, Arrival]
 ) -> Iterator[Outcome]:
-    """Publish what the engine says about the frames of some channels, known by their positions.
+    """Ask the engine about the frames of some channels, known by their positions.
 
-    Tells the end of each frame as it comes; one that fails does not touch the others.
+    Tells of each frame what publishes its results; one that fails does not touch the others.
     """
     ready: dict[int, Prepared] = {}
     for index, arrival in arrivals.items():
@@ -96,10 +101,6 @@ def publish_results(
         if isinstance(scene, Exception):
             yield index, scene
             continue
+        # Told here, before the next pass makes the engine forget this one.
         ready[index].stages.end_engine(engine.stages_ms, shared=len(channels) > 1)
-        try:
-            channels[index].finish(ready[index], scene)
-        except Exception as error:
-            yield index, error
-        else:
-            yield index, None
+        yield index, partial(channels[index].finish, ready[index], scene)

@@ -162,11 +162,12 @@ def latency_report(latencies: Latencies) -> Report:
 
 def transform_report(lookups: Lookups, target_frame: str) -> Report:
     """Whether boxes get to the frame they are wanted in."""
+    missed = lookups.missed  # of a moment: frames go on
     values = {'target_frame': target_frame, 'misses': lookups.misses}
     if not target_frame:
         return Report('transform', OK, 'outputs are in the frame of the image', values)
-    if lookups.missed is not None:
-        message = f'target_frame: {lookups.missed}: boxes dropped'
+    if missed is not None:
+        message = f'target_frame: {missed}: boxes dropped'
         return Report('transform', WARN, message, values)
     return Report('transform', OK, f'outputs are in {target_frame}', values)
 

@@ -49,7 +49,9 @@ class StaticTransforms:
         for pose in message.transforms:
             matrix = to_matrix(pose.transform)
             if np.isfinite(matrix).all():
-                self._parents[_bare(pose.child_frame_id)] = _bare(pose.header.frame_id), matrix
+                child, parent = _bare(pose.child_frame_id), _bare(pose.header.frame_id)
+                # Replaced, not changed: other threads look up meanwhile.
+                self._parents = {**self._parents, child: (parent, matrix)}
 
     def lookup(self, target: str, source: str, stamp: Time) -> np.ndarray:
         """(4, 4) target_T_source. Raises NoTransform."""

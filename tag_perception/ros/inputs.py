@@ -139,6 +139,7 @@ class CameraInput:
 
     def state(self, stale_after_s: float) -> tuple[State, str]:
         """The state and a sentence about it that names the topic."""
+        rejection, withheld = self._rejection, self.withheld  # of a moment: frames go on
         if not self._subscriptions:
             return 'inactive', 'the node is not active'
         if self._last_image_s is None:
@@ -147,13 +148,13 @@ class CameraInput:
         if age_s > stale_after_s:
             why = self._why('image')
             return 'stale', f'no image on {self.image_topic} for {age_s:.1f} s; {why}'
-        if self._rejection is not None:
-            return 'rejected', f'{self.image_topic}: {self._rejection}'
+        if rejection is not None:
+            return 'rejected', f'{self.image_topic}: {rejection}'
         if self.info is None:
             why = self._why('camera_info')
             return 'waiting_camera_info', f'no message on {self.info_topic}: no detections; {why}'
-        if self.withheld is not None:
-            return 'waiting_camera_info', f'{self.info_topic}: {self.withheld}: no detections'
+        if withheld is not None:
+            return 'waiting_camera_info', f'{self.info_topic}: {withheld}: no detections'
         if self._foreign_stamps:
             return 'ok', f'stamps on {self.image_topic} are of another clock: set use_sim_time?'
         return 'ok', f'images on {self.image_topic}'

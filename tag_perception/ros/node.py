@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 
 from tag_perception.config import InputError
 from tag_perception.ros import diagnostics, parameters, process
-from tag_perception.ros.channel import Channel, publish_results
+from tag_perception.ros.channel import Channel, infer_frames
 from tag_perception.ros.frames import TfInput
 from tag_perception.ros.inputs import Arrival, reason
 from tag_perception.ros.jpeg import JpegDecoder, choose_decoder
@@ -76,7 +76,7 @@ class PerceptionNode(LifecycleNode):
         return self._attempt('activate', self._start, self._rest)
 
     def on_deactivate(self, state: LifecycleState) -> Return:
-        """Unsubscribe and let the worker finish the frame in hand."""
+        """Unsubscribe and let the worker finish the frames in hand."""
         self._rest()
         return super().on_deactivate(state)
 
@@ -99,7 +99,7 @@ class PerceptionNode(LifecycleNode):
         self.destroy_node()
 
     def farewell(self) -> None:
-        """Log what became of the frames; one that is still in hand counts as superseded."""
+        """Log what became of the frames; those still in hand count as superseded."""
         for channel in self.channels:
             mailbox, of = channel.input.mailbox, f' of {channel.name}' if channel.name else ''
             mailbox.abandon()
@@ -135,18 +135,19 @@ class PerceptionNode(LifecycleNode):
             channel.input.open(self.config.image_transport)
         self._worker = Worker(
             [channel.input.mailbox for channel in self.channels],
-            partial(publish_results, self._engine, self.channels),
+            partial(infer_frames, self._engine, self.channels),
             lambda index, error: self.channels[index].input.reject(error),
             self._engine.status.largest_batch,
+            beside=self._engine.status.on_gpu,  # on the CPU the network wants the same cores
         )
 
     def _rest(self) -> None:
         for channel in self.channels:
             channel.input.close()
-        self.transforms.close()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+        self.transforms.close()  # not before: the frames in hand ask it
 
     def _change_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         judge = None if self._engine is None else partial(fault, self._engine.status)

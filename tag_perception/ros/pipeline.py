@@ -91,8 +91,9 @@ class Prepared:
     header: Header
     seen: Seen
     stages: Stages
-    depth_m: np.ndarray
-    """(H, W) float32, the pixels of the message to come."""
+    depth_m: np.ndarray | None
+    """(H, W) float32, the pixels of the message to come; None where the engine has no use for
+    them, and the message may still be that of the frame before."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,11 @@ def fault(status: EngineStatus, config: PerceptionConfig) -> str | None:
 
 
 class Pipeline:
-    """Converts, infers and converts back; keeps the output messages from frame to frame."""
+    """Converts, infers and converts back; keeps the output messages from frame to frame.
+
+    With an engine on a GPU one thread may `finish` a frame while another has the next one
+    prepared; only the former touches the messages.
+    """
 
     def __init__(
         self,
@@ -165,7 +170,9 @@ class Pipeline:
     ) -> Result:
         """Publish every output of one checked image, in the order of OUTPUTS. Raises Rejected."""
         ready = self.prepare(image, info, Stages() if stages is None else stages)
-        (scene,) = self._engine.batch([ready.seen.pixels], [ready.seen.camera], [ready.depth_m])
+        (scene,) = infer(self._engine, [ready])
+        if isinstance(scene, Exception):
+            raise scene
         ready.stages.end_engine(self._engine.stages_ms)
         return self.finish(ready, scene)
 
@@ -173,9 +180,12 @@ class Pipeline:
         """What the engine is to get for one checked image. Raises Rejected."""
         pixels = compression.to_rgb(image, self._jpeg)
         seen = self._calibration.apply(pixels, info, self.config.rectified_input)
-        depth = self._images['depth/image'].place(image.header, *seen.pixels.shape[:2])
+        depth_m = None
+        if not self._engine.status.on_gpu:
+            place = self._images['depth/image'].place(image.header, *seen.pixels.shape[:2])
+            depth_m = place[..., 0]
         stages.end('upload')
-        return Prepared(image.header, seen, stages, depth[..., 0])
+        return Prepared(image.header, seen, stages, depth_m)
 
     def finish(self, ready: Prepared, scene: Scene) -> Result:
         """Publish what the engine said about a prepared image."""
@@ -315,7 +325,8 @@ def infer(engine: Engine, frames: Sequence[Prepared]) -> list[Scene | Exception]
     """
     try:
         pixels, cameras = [f.seen.pixels for f in frames], [f.seen.camera for f in frames]
-        return [*engine.batch(pixels, cameras, [f.depth_m for f in frames])]
+        depths_m = [f.depth_m for f in frames if f.depth_m is not None]  # of all or of none
+        return [*engine.batch(pixels, cameras, depths_m or None)]
     except Exception as error:
         if len(frames) == 1:
             return [error]

@@ -15,8 +15,9 @@ STAGES = ('transport', 'wait', 'upload', 'infer', 'download', 'fill', 'publish')
 transport: from the stamp to the callback; wait: in the mailbox; upload: decoding, rectification,
 and the way of the pixels to the network's device; infer: from there to the decoded results, its
 parts named `infer/…`; download: of the results; fill: results into messages; publish: all of them
-but ~/latency, which tells it, and ~/vision_info, which ends the frame. Where cameras share an
-engine, a frame stands by while others are worked on: `batch`, between download and fill.
+but ~/latency, which tells it, and ~/vision_info, which ends the frame. Between download and fill,
+where cameras share an engine, a frame stands by while others are worked on: `batch`; and where the
+next frames are on the GPU meanwhile, it waits for the thread that publishes: `handover`.
 """
 PARTS = ('preprocess', 'network', 'decode')
 """What the engine tells about `infer`."""

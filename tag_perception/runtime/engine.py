@@ -92,6 +92,11 @@ class EngineStatus:
     largest_batch: int = 1
     """Images that gain from sharing a pass."""
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a pass leaves the cores of the CPU to others."""
+        return self.device.startswith('cuda')
+
 
 class Engine:
     """`engine(image, camera) → Scene` on the host. One thread at a time may call it."""

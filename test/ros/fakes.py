@@ -3,7 +3,7 @@
 python fakes.py node [--ros-args …]        a perception node
 python fakes.py process-bag IN OUT         process-bag
 python fakes.py camera HZ [--ros-args …]   images and calibrations, until it is ended
-HANG=configure|frame|nothing               where the engine stops and never comes back
+HANG=configure|frame|publish|nothing       where the node stops and never comes back
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class FakeEngine:
     """Answers at once with values that depend on every pixel; may be told to wait or to fail."""
 
     largest_batch = 8
+    device = 'cpu'
 
     def __init__(self, config: EngineConfig | None = None) -> None:
         if config is not None and config.checkpoint == 'missing':
@@ -45,8 +46,10 @@ class FakeEngine:
         self.images: list[np.ndarray] = []
         self.cameras: list[Camera | None] = []
         self.batches: list[int] = []
+        self.offered: list[bool] = []
+        """Of each batch: whether it was given memory for the depth."""
         self.status = EngineStatus(
-            device='cpu',
+            device=self.device,
             device_name='a fake',
             precision='fp32',
             checkpoint='UNTRAINED tag_slim',
@@ -63,6 +66,7 @@ class FakeEngine:
         depths: Sequence[np.ndarray] | None = None,
     ) -> list[Scene]:
         self.batches.append(len(images))
+        self.offered.append(depths is not None)
         return [self(*pair) for pair in zip(images, cameras, strict=True)]
 
     def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:
@@ -78,6 +82,12 @@ class FakeEngine:
             depth=depth,
             detection3d=None if camera is None else golden_boxes(),
         )
+
+
+class FakeGpu(FakeEngine):
+    """Says that it leaves the cores of the CPU alone."""
+
+    device = 'cuda:0'
 
 
 def golden_boxes() -> Objects3D:
@@ -138,8 +148,13 @@ class HangingEngine(FakeEngine):
 
     def _hang(self, place: str) -> None:
         if os.environ.get('HANG') == place:
-            print(f'hanging in {place}', flush=True)
-            time.sleep(1000)
+            hang(place)
+
+
+def hang(place: str) -> None:
+    """Say so, and never come back."""
+    print(f'hanging in {place}', flush=True)
+    time.sleep(1000)
 
 
 def play_camera(stop: process.Stop, rate_hz: str, *arguments: str) -> int:
@@ -157,8 +172,11 @@ def play_camera(stop: process.Stop, rate_hz: str, *arguments: str) -> int:
 
 def main(command: str, *arguments: str) -> int:
     def work(stop: process.Stop) -> int:
-        from tag_perception.ros import bag, node, session
+        from tag_perception.ros import bag, node, outputs, session
 
+        if os.environ.get('HANG') == 'publish':
+            HangingEngine.device = FakeGpu.device
+            outputs.Publishers.publish = lambda *_: hang('publish')
         if command == 'node':
             return session.serve(
                 lambda: node.PerceptionNode(HangingEngine), stop, ['fakes', *arguments]

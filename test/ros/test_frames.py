@@ -24,6 +24,15 @@ def pose(parent: str, child: str, xyz=(0.0, 0.0, 0.0), wxyz=(1.0, 0.0, 0.0, 0.0)
     return result
 
 
+def test_a_lookup_beside_a_new_pose_sees_all_of_it_or_nothing(tree):
+    """Threads look up while the node hears of frames: what they walk through must not change."""
+    seen = tree._parents
+    frames = list(seen)
+    tree.add(TFMessage(transforms=[pose('base_link', 'new')]))
+    assert list(seen) == frames
+    assert tree.lookup('base_link', 'new', NOW).shape == (4, 4)
+
+
 @pytest.fixture
 def tree() -> StaticTransforms:
     """base_link → camera_link (1.7 ahead, 1.2 up, looks left) → optical; base_link → roof."""

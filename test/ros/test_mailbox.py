@@ -3,8 +3,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -28,8 +30,7 @@ def one_worker(
     """A worker with one mailbox, whose errors are kept in `errors`."""
 
     def work_on(frames: dict[int, Any]) -> Iterator[Outcome]:
-        work(frames[0])
-        yield 0, None
+        yield 0, partial(work, frames[0])
 
     kept = [] if errors is None else errors
     return Worker([mailbox], work_on, lambda _, error: kept.append(error))
@@ -43,7 +44,7 @@ class MailboxMachine(RuleBasedStateMachine):
         self.mailbox: Mailbox[int] = Mailbox()
         self.fates: dict[int, str] = {}
         self.waiting: int | None = None
-        self.in_hand: int | None = None
+        self.in_hand: list[int] = []
         self.is_open = False
 
     @rule()
@@ -75,22 +76,24 @@ class MailboxMachine(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        if self.in_hand is None and (self.waiting is not None or not self.is_open):
+        if len(self.in_hand) < 2:
             assert self.mailbox.take() == self.waiting
-            self.in_hand, self.waiting = self.waiting, None
+            self.in_hand += [] if self.waiting is None else [self.waiting]
+            self.waiting = None
 
     @rule(processed=st.booleans())
     def finish(self, processed: bool) -> None:
         self.mailbox.finish(processed)
-        if self.in_hand is not None:
-            self.fates[self.in_hand] = 'processed' if processed else 'rejected'
-            self.in_hand = None
+        if self.in_hand:
+            self.fates[self.in_hand.pop(0)] = 'processed' if processed else 'rejected'
 
     @rule()
     def abandon(self) -> None:
         self.mailbox.abandon()
-        if self.in_hand is not None:
-            self.fates[self.in_hand], self.in_hand = 'superseded', None
+        self.is_open = False
+        lost = self.in_hand if self.waiting is None else [*self.in_hand, self.waiting]
+        self.fates.update(dict.fromkeys(lost, 'superseded'))
+        self.in_hand, self.waiting = [], None
 
     @invariant()
     def counts_match_the_fates(self) -> None:
@@ -102,7 +105,8 @@ class MailboxMachine(RuleBasedStateMachine):
             superseded=fates.count('superseded'),
             rejected=fates.count('rejected'),
         )
-        assert counts.under_way == fates.count('under way') <= 2
+        assert counts.under_way == fates.count('under way') <= 3
+        assert self.mailbox.in_hand == len(self.in_hand)
 
 
 TestMailbox = MailboxMachine.TestCase
@@ -198,13 +202,13 @@ def test_stopping_finishes_the_frame_in_hand_and_supersedes_the_waiting_one():
 class Row:
     """Several mailboxes with one worker that is let go on from batch to batch."""
 
-    def __init__(self, count: int, limit: int) -> None:
+    def __init__(self, count: int, limit: int, beside: bool = False) -> None:
         changed = threading.Condition()
         self.mailboxes: list[Mailbox[int]] = [Mailbox(changed) for _ in range(count)]
         self.batches: list[dict[int, int]] = []
         self.errors: dict[int, Exception] = {}
         self.go = threading.Semaphore(0)
-        self.worker = Worker(self.mailboxes, self._work, self.errors.__setitem__, limit)
+        self.worker = Worker(self.mailboxes, self._work, self.errors.__setitem__, limit, beside)
 
     def _work(self, frames: dict[int, int]) -> Iterator[Outcome]:
         self.batches.append(frames)
@@ -212,7 +216,7 @@ class Row:
         for index, frame in frames.items():
             if frame < -1:
                 raise RuntimeError('everything is lost')
-            yield index, Rejected('bad') if frame == -1 else None
+            yield index, Rejected('bad') if frame == -1 else lambda: None
 
     def rest(self) -> None:
         """Let the worker go on until it is done, and stop it."""
@@ -282,11 +286,12 @@ def test_what_the_work_raises_is_the_error_of_every_frame_it_has_not_finished():
 
 @given(
     st.integers(1, 4),
+    st.booleans(),
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from([1, -1, -2, None])), max_size=30),
 )
 @settings(max_examples=30, deadline=None)
-def test_counts_of_every_mailbox_add_up_whatever_happens(limit, events):
-    row = Row(count=4, limit=limit)
+def test_counts_of_every_mailbox_add_up_whatever_happens(limit, beside, events):
+    row = Row(count=4, limit=limit, beside=beside)
     row.go.release(1000)
     for index, frame in events:
         if frame is None:
@@ -299,3 +304,165 @@ def test_counts_of_every_mailbox_add_up_whatever_happens(limit, events):
         assert counts.received == sum(at == index for at, _ in events)
         assert counts.received == counts.processed + counts.superseded + counts.rejected
     assert all(1 <= len(batch) <= limit for batch in row.batches)
+
+
+class Desk:
+    """Mailboxes of a worker whose frames are finished one by one, when the test says so."""
+
+    def __init__(self, count: int, limit: int = 8, beside: bool = True) -> None:
+        changed = threading.Condition()
+        self.mailboxes: list[Mailbox[str]] = [Mailbox(changed) for _ in range(count)]
+        self.said: list[str] = []
+        """What happened, in this order."""
+        self.go: dict[str, threading.Event] = {}
+        self.passing = threading.Event()
+        self.passing.set()
+        self.worker = Worker(self.mailboxes, self._work, self._on_error, limit, beside)
+
+    def put(self, *frames: str) -> None:
+        """Each into the mailbox that its first letter names: a, b, …"""
+        for frame in frames:
+            self.go.setdefault(frame, threading.Event())
+            self.mailboxes[ord(frame[0]) - ord('a')].put(frame)
+
+    def until(self, said: str) -> None:
+        wait_for(lambda: said in self.said)
+
+    def rest(self) -> None:
+        for go in self.go.values():
+            go.set()
+        wait_for(lambda: not any(mailbox.counts.under_way for mailbox in self.mailboxes))
+        self.worker.stop()
+
+    def _work(self, frames: dict[int, str]) -> Iterator[Outcome]:
+        self.said.append('pass ' + ' '.join(frames.values()))
+        assert self.passing.wait(TIMEOUT_S)
+        for index, frame in frames.items():
+            yield index, Rejected(frame) if 'bad' in frame else partial(self._finish, frame)
+
+    def _finish(self, frame: str) -> None:
+        self.said.append(f'begin {frame}')
+        assert self.go[frame].wait(TIMEOUT_S)
+        self.said.append(f'end {frame}')
+        if 'torn' in frame:
+            raise RuntimeError(frame)
+
+    def _on_error(self, index: int, error: Exception) -> None:
+        self.said.append(f'{"abc"[index]}: {error}')
+
+
+@pytest.mark.parametrize('beside', [True, False])
+def test_the_next_pass_begins_beside_the_end_of_the_last_one_only_if_told_so(beside):
+    desk = Desk(count=1, beside=beside)
+    desk.put('a1')
+    desk.until('begin a1')
+    desk.put('a2')
+    if beside:
+        desk.until('pass a2')
+    desk.rest()
+    first, then = ['pass a2'], ['end a1']
+    middle = first + then if beside else then + first
+    assert desk.said == ['pass a1', 'begin a1', *middle, 'begin a2', 'end a2']
+
+
+def test_a_mailbox_with_a_slow_end_holds_up_no_other_and_keeps_its_newest_frame():
+    desk = Desk(count=2)
+    desk.put('a1')
+    desk.until('begin a1')
+    desk.put('a2')
+    desk.until('pass a2')
+    for number in range(3, 7):  # nothing of `a` is taken, for it has two in hand
+        desk.put(f'a{number}', f'b{number}')
+        desk.go[f'b{number}'].set()
+        desk.until(f'end b{number}')
+    assert desk.mailboxes[0].in_hand == 2
+    assert [said for said in desk.said if said.startswith('pass')] == [
+        'pass a1', 'pass a2', 'pass b3', 'pass b4', 'pass b5', 'pass b6',
+    ]  # fmt: skip
+    desk.rest()
+    ends = [said for said in desk.said if said.startswith('end a')]
+    assert ends == ['end a1', 'end a2', 'end a6']
+    assert desk.mailboxes[0].counts == Counts(received=6, processed=3, superseded=3)
+    assert desk.mailboxes[1].counts == Counts(received=4, processed=4)
+
+
+def test_who_was_held_up_comes_first_when_it_can_go_on():
+    desk = Desk(count=3, limit=1)
+    desk.put('a1')
+    desk.until('begin a1')
+    desk.put('a2')
+    desk.until('pass a2')
+    desk.put('a3', 'b1')
+    desk.until('begin b1')
+    desk.passing.clear()
+    desk.put('c1')
+    desk.until('pass c1')
+    desk.put('b2', 'c2')
+    desk.go['a1'].set()
+    wait_for(lambda: desk.mailboxes[0].in_hand == 1)
+    desk.passing.set()
+    desk.rest()
+    passes = [said.removeprefix('pass ') for said in desk.said if said.startswith('pass')]
+    assert passes == ['a1', 'a2', 'b1', 'c1', 'a3', 'b2', 'c2']
+
+
+def test_the_ends_of_different_mailboxes_are_at_the_same_time():
+    desk = Desk(count=3)
+    desk.put('a1', 'b1', 'c1')
+    for name in 'abc':
+        desk.until(f'begin {name}1')
+    assert not any(said.startswith('end') for said in desk.said)
+    desk.rest()
+
+
+def test_errors_are_told_once_each_in_the_order_of_the_frames():
+    desk = Desk(count=2)
+    desk.put('a1 torn')
+    desk.until('begin a1 torn')
+    desk.put('a2 bad')
+    desk.until('pass a2 bad')
+    desk.put('b1')
+    desk.until('begin b1')
+    assert desk.mailboxes[0].counts.rejected == 0  # what came later does not end before
+    desk.rest()
+    assert [said for said in desk.said if said.startswith('a: ')] == ['a: a1 torn', 'a: a2 bad']
+    assert desk.mailboxes[0].counts == Counts(received=2, rejected=2)
+    assert desk.mailboxes[1].counts == Counts(received=1, processed=1)
+
+
+def test_stopping_waits_for_every_end_and_leaves_no_thread():
+    before = threading.active_count()
+    desk = Desk(count=2)
+    desk.put('a1', 'b1')
+    desk.until('begin a1')
+    desk.until('begin b1')
+    desk.put('a2')
+    desk.until('pass a2')
+    desk.put('a3')
+    stopping = threading.Thread(target=desk.worker.stop)
+    stopping.start()
+    wait_for(lambda: not desk.mailboxes[0].is_open)
+    for frame in ('b1', 'a1', 'a2'):
+        assert stopping.is_alive()
+        desk.go[frame].set()
+        desk.until(f'end {frame}')
+    stopping.join(TIMEOUT_S)
+    assert threading.active_count() == before
+    assert desk.mailboxes[0].counts == Counts(received=3, processed=2, superseded=1)
+    assert desk.mailboxes[1].counts == Counts(received=1, processed=1)
+
+
+def test_abandoned_frames_are_superseded_all_of_them_and_not_counted_again():
+    desk = Desk(count=1)
+    desk.put('a1')
+    desk.until('begin a1')
+    desk.put('a2')
+    desk.until('pass a2')
+    desk.put('a3')
+    (mailbox,) = desk.mailboxes
+    mailbox.abandon()
+    lost = Counts(received=3, superseded=3)
+    assert mailbox.counts == lost
+    desk.rest()
+    assert mailbox.counts == lost
+    assert desk.said[-1] == 'end a2'

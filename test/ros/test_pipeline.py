@@ -10,9 +10,10 @@ from tag_perception.ros import wire
 from tag_perception.ros.constant import DEPTH_M, ConstantEngine
 from tag_perception.ros.parameters import PerceptionConfig
 from tag_perception.ros.pipeline import Pipeline
+from tag_perception.ros.stages import Stages
 from tag_perception.runtime.engine import Engine, EngineConfig
 
-from .fakes import FakeEngine, make_image, make_info
+from .fakes import FakeEngine, FakeGpu, make_image, make_info
 
 SIZE = (24, 32)
 
@@ -76,6 +77,17 @@ def test_a_depth_elsewhere_is_copied(copied):
     Pipeline(FakeEngine(), PerceptionConfig(), sink)(make_image(size=SIZE), make_info(SIZE))
     assert 4 * SIZE[0] * SIZE[1] in copied
     assert np.isnan(depth_of(sink.images['depth/image'])[0]).all()
+
+
+def test_only_an_engine_on_the_cpu_is_offered_memory_in_a_message(copied):
+    for engine in (FakeEngine(), FakeGpu()):
+        sink = Kept()
+        work = Pipeline(engine, PerceptionConfig(), sink)
+        work(make_image(size=SIZE), make_info(SIZE))
+        kept = bytes(work._images['depth/image'].memory)
+        work.prepare(make_image(size=SIZE, stamp_ns=7), make_info(SIZE), Stages())
+        touched = kept != bytes(work._images['depth/image'].memory)
+        assert engine.offered == [touched] == [not engine.status.on_gpu]
 
 
 def test_the_constant_engine_says_the_same_wherever_its_depth_is_to_lie():

@@ -74,6 +74,7 @@ STATES = {  # how each comes about: HANG, and the transitions asked for from out
     'inactive': ('', ('configure',)),
     'active': ('', ('configure', 'activate')),
     'busy': ('frame', ('configure', 'activate')),
+    'publishing': ('publish', ('configure', 'activate')),
     'deactivating': ('frame', ('configure', 'activate')),
     'finalized': ('', ('shutdown',)),
 }
@@ -128,6 +129,7 @@ def test_the_node_ends_cleanly_in_every_state(start, client, spin_until, number)
     feed('active', lambda: bool(depths))
     for state in ('busy', 'deactivating'):
         feed(state, lambda state=state: 'hanging in frame' in nodes[state].output)
+    feed('publishing', lambda: 'hanging in publish' in nodes['publishing'].output)
     change = client.create_client(ChangeState, '/deactivating/change_state')
     request = ChangeState.Request()
     request.transition.label = 'deactivate'  # which waits for the frame in hand
@@ -139,8 +141,9 @@ def test_the_node_ends_cleanly_in_every_state(start, client, spin_until, number)
     for node in nodes.values():
         node.end(number)
     counts = r'(\d+) received = {} processed \+ (\d+) superseded \+ 0 rejected'
-    received, superseded = re.search(counts.format(0), nodes['busy'].output).groups()
-    assert received == superseded > '0'
+    for state in ('busy', 'publishing'):
+        received, superseded = re.search(counts.format(0), nodes[state].output).groups()
+        assert received == superseded > '0'
     assert re.search(counts.format(r'[1-9]\d*'), nodes['active'].output)
     # Who leaves a hanging frame behind is in the graph until its lease ends, where others look.
     topics = [f'/{state}/depth/image' for state in STATES]

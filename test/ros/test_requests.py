@@ -89,6 +89,7 @@ def test_png_gives_what_the_raw_image_gives(bench):
     assert bench.received['detections'][0].header == image.header
     broken = compress(image)
     del broken.data[len(broken.data) // 2 :]
+    bench.until(lambda: bench.counts.under_way == 0)  # or that frame has the last word
     images.publish(broken)
     bench.until(lambda: bench.counts.rejected == 1)
     found = status(bench, 'input', lambda r: r.values['state'] == 'rejected')

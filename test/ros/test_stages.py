@@ -35,6 +35,17 @@ def test_decoding_and_upload_are_one_stage(monkeypatch):
     assert stages.ms == pytest.approx({'upload': 5.0, 'infer': 8.0, 'download': 0.0})
 
 
+def test_time_spent_waiting_for_the_thread_that_publishes_is_told(monkeypatch):
+    clock = iter([0, 10_000_000, 14_000_000, 15_000_000])
+    monkeypatch.setattr(time, 'time_ns', lambda: next(clock))
+    stages = Stages()
+    stages.end_engine({'network': 7.0, 'download': 3.0})
+    stages.end('handover')
+    stages.end('fill')
+    assert (stages.ms['handover'], stages.ms['fill']) == pytest.approx((4.0, 1.0))
+    assert with_total(stages.ms)['total'] == pytest.approx(15.0)
+
+
 def test_time_spent_on_other_cameras_is_told(monkeypatch):
     clock = iter([0, 20_000_000])
     monkeypatch.setattr(time, 'time_ns', lambda: next(clock))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tag_perception.ros import frames
 from . import tf2_stand_in
 from .fakes import golden_boxes, make_image, make_info
 from .test_frames import pose
+from .test_mailbox import wait_for
 from .test_node import SUCCESS, Bench, bench  # noqa: F401
 
 SECOND = 10**9
@@ -100,6 +102,23 @@ def test_a_stamp_that_tf_does_not_know_drops_boxes_and_says_so(drive):
     drive.send(12 * SECOND)
     bench.until(lambda: bench.received['detections'])
     assert bench.received['detections'][0].header.stamp.sec == 12
+
+
+def test_the_frame_in_hand_still_gets_its_pose_when_the_node_goes_to_rest(drive):
+    drive.tell(10, 12)
+    bench = drive.bench  # noqa: F811
+    bench.engine.go.clear()
+    bench.images.publish(make_image(stamp_ns=11 * SECOND))
+    mailbox = bench.node.channels[0].input.mailbox
+    bench.until(lambda: mailbox.in_hand)
+
+    def go_on() -> None:
+        wait_for(lambda: not mailbox.is_open)
+        bench.engine.go.set()
+
+    threading.Thread(target=go_on).start()
+    assert bench.node.trigger_deactivate() == SUCCESS
+    bench.until(lambda: bench.received['detections'])
 
 
 def test_resting_leaves_nothing_behind(drive):
