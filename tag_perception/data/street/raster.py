@@ -15,6 +15,7 @@ of the polygon or run last: that is what vectorises.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,12 +54,10 @@ def rasterise(planes: Planes, lens: Lens, atlas: Atlas, things: int) -> Pixels:
     """The nearest polygon of every pixel, shadows on the ground, full extents of all things."""
     polygons = planes.polygons
     cutout = atlas.cutout.index_select(0, polygons.texture)
-    shadow, owned = polygons.kind == SHADOW, polygons.thing > 0
-    groups = [
-        Runs.of(planes, lens, (~shadow & ~cutout & ~owned).nonzero()[:, 0]),
-        Runs.of(planes, lens, (~shadow & ~cutout & owned).nonzero()[:, 0]),
-        Runs.of(planes, lens, (~shadow & cutout).nonzero()[:, 0]),
-    ]
+    # Plain surfaces, those of things, what may have holes (of things, too), shadows.
+    kind = torch.where(cutout, 2, (polygons.thing > 0).to(torch.int64))
+    kind = torch.where(polygons.kind == SHADOW, 3, kind)
+    *groups, shadows = Runs.of(planes, lens, kind, 4)
     extent = Extent.of(groups[1:], polygons.thing, things, lens.width)
     # The last run of a row may stick out of it, where its lanes are dead.
     buffer = torch.zeros(lens.height * lens.width + LANES, dtype=torch.int64, device=cutout.device)
@@ -82,7 +81,7 @@ def rasterise(planes: Planes, lens: Lens, atlas: Atlas, things: int) -> Pixels:
     owner = torch.cat([buffer.new_zeros(1), *(runs.polygon for runs in groups)])
     polygon, hit = owner.index_select(0, buffer & 0xFFFFFFFF), buffer > 0
     depth = planes.depth(polygon, hit, lens, FURTHEST_M)
-    shade = _shade(planes, atlas, polygon, hit, lens)
+    shade = _shade(shadows, planes, atlas, polygon, hit)
     return Pixels(planes, polygon, hit, depth, shade, extent.count())
 
 
@@ -105,29 +104,37 @@ class Runs:
     """(LANES, 1) int64 0, 1, 2, …"""
 
     @staticmethod
-    def of(planes: Planes, lens: Lens, chosen: Tensor) -> Runs:
-        """All runs of the chosen polygons."""
+    def of(planes: Planes, lens: Lens, kind: Tensor, kinds: int) -> list[Runs]:
+        """All runs of the polygons of each kind, (P,) int64 0 … kinds - 1."""
+        kind, chosen = kind.sort(stable=True)
         begin, count = planes.rows.index_select(1, chosen)
         local, y = _expand(count)
         y = y + begin.index_select(0, local)
-        polygon = chosen.index_select(0, local)
-        edge = planes.edge.index_select(2, polygon)  # (4 numbers, 4 edges, rows)
+        edge = planes.edge.index_select(2, chosen).index_select(2, local)  # (4, 4 edges, rows)
         column = torch.addcmul(edge[1], edge[0], y.to(torch.float32))
         low = (column + edge[2]).amax(0).clamp_(0, lens.width).ceil_()
         high = (column + edge[3]).amin(0).clamp_(0, lens.width).ceil_()
         keep = (high > low).nonzero()[:, 0]
-        low, high = (t.index_select(0, keep).to(torch.int64) for t in (low, high))
-        length = high - low
-        local, piece = _expand((length + LANES - 1).bitwise_right_shift(LANES.bit_length() - 1))
-        polygon, y = (t.index_select(0, keep.index_select(0, local)) for t in (polygon, y))
+        low, high, local, y = (t.index_select(0, keep) for t in (low, high, local, y))
+        low = low.to(torch.int64)
+        length = high.to(torch.int64) - low
+        row, piece = _expand((length + LANES - 1).bitwise_right_shift(LANES.bit_length() - 1))
+        local, y = local.index_select(0, row), y.index_select(0, row)
         shift = piece * LANES
-        x = low.index_select(0, local) + shift
-        count = (length.index_select(0, local) - shift).clamp_max_(LANES)
+        x = low.index_select(0, row) + shift
+        count = (length.index_select(0, row) - shift).clamp_max_(LANES)
+        polygon = chosen.index_select(0, local)
         a, b, c = planes.inverse_depth.index_select(1, polygon)
         bias = 1 + DECAL_BIAS * (planes.polygons.kind == DECAL).index_select(0, polygon)
         inverse = torch.stack(((a * x + b * y + c) * bias, a * bias))
         lane = torch.arange(LANES, device=x.device)[:, None]
-        return Runs(polygon, y * lens.width + x, x, y, count, inverse, lane)
+        last = torch.arange(kinds, device=x.device)
+        ends = torch.searchsorted(kind.index_select(0, local), last, right=True).cpu()
+        pixel = y * lens.width + x
+        return [
+            Runs(polygon[of], pixel[of], x[of], y[of], count[of], inverse[:, of], lane)
+            for of in itertools.starmap(slice, itertools.pairwise([0, *ends.tolist()]))
+        ]
 
     def lanes(self) -> tuple[Tensor, Tensor, Tensor]:
         """(LANES, R) pixel index, 1/z, and whether the run is that long."""
@@ -217,10 +224,9 @@ def _segment(value: Tensor, owner: Tensor, things: int, how: str, start: int) ->
     return value.new_full((things,), start).scatter_reduce_(0, owner, value, how)
 
 
-def _shade(planes: Planes, atlas: Atlas, polygon: Tensor, hit: Tensor, lens: Lens) -> Tensor:
+def _shade(runs: Runs, planes: Planes, atlas: Atlas, polygon: Tensor, hit: Tensor) -> Tensor:
     """Shadows lie in the ground, so they apply wherever the ground itself is what a pixel sees."""
     kind = planes.polygons.kind
-    runs = Runs.of(planes, lens, (kind == SHADOW).nonzero()[:, 0])
     pixel, inverse, live = runs.lanes()
     u, v = runs.texture_coordinates(planes, inverse)
     texture = planes.polygons.texture.index_select(0, runs.polygon)

@@ -6,6 +6,7 @@ Colours are planar (3, …) until the last line: that is what vectorises.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,28 +21,53 @@ GRAIN = 1 << 20
 """Length of the table of normal deviates that sensor noise is read from."""
 
 
+class Colors(NamedTuple):
+    """Vectors of a picture as (3, 1) columns on its device, in one upload."""
+
+    sun: Tensor
+    sun_color: Tensor
+    sky_color: Tensor
+    zenith: Tensor
+    horizon: Tensor
+    cloud_color: Tensor
+    gain: Tensor
+    ray_x: Tensor
+    """World direction of one step along x of S; `ray_y` and `ray_z` likewise."""
+    ray_y: Tensor
+    ray_z: Tensor
+
+    @staticmethod
+    def of(weather: Weather, lens: Lens, device: torch.device) -> Colors:
+        """Those of the weather, and the axes of the camera."""
+        named = [getattr(weather, name) for name in Colors._fields[:7]]
+        columns = np.array([*named, *lens.rotation], np.float32)[:, :, None]
+        return Colors(*torch.from_numpy(columns).to(device))
+
+
 def shade(
     pixels: Pixels, lens: Lens, atlas: Atlas, weather: Weather, bonnet: Tensor | None, grain: int
 ) -> Tensor:
     """(H, W, 3) uint8 RGB; `bonnet` (H, W) bool is painted over, `grain` picks the noise."""
     depth = pixels.depth
-    color = _surface(pixels, lens, atlas, weather)
-    haze = _column(weather.horizon, depth.device) * 0.95
+    colors = Colors.of(weather, lens, depth.device)
+    color = _surface(pixels, lens, atlas, weather, colors)
+    haze = colors.horizon * 0.95
     color = haze + torch.exp(-weather.extinction * depth) * (color - haze)
     sky = (~pixels.hit).nonzero()[:, 0]
-    color[:, sky] = _sky(lens, weather, atlas, sky)
+    color[:, sky] = _sky(lens, weather, colors, atlas, sky)
     if bonnet is not None:
         covered = bonnet.view(-1).nonzero()[:, 0]
-        color[:, covered] = _bonnet(lens, weather, covered)
-    return _expose(color.view(3, lens.height, lens.width), weather, grain)
+        color[:, covered] = _bonnet(lens, colors, covered)
+    return _expose(color.view(3, lens.height, lens.width), weather, colors, grain)
 
 
-def _surface(pixels: Pixels, lens: Lens, atlas: Atlas, weather: Weather) -> Tensor:
+def _surface(pixels: Pixels, lens: Lens, atlas: Atlas, weather: Weather, colors: Colors) -> Tensor:
     """(3, N) light that leaves the surfaces."""
-    table = _tables(pixels, atlas, weather).index_select(1, pixels.polygon)
+    table = _tables(pixels, atlas, weather, colors).index_select(1, pixels.polygon)
     column, row = lens.grid(table.device)
     depth = pixels.depth
-    u, v = (depth * (t[0] * column + t[1] * row + t[2]) + t[3] for t in (table[0:4], table[4:8]))
+    maps = table[:8].unflatten(0, (2, 4))
+    u, v = depth * (maps[:, 0] * column + maps[:, 1] * row + maps[:, 2]) + maps[:, 3]
     level = torch.log2(depth) * 1.5 + table[8]
     texture = pixels.planes.polygons.texture.index_select(0, pixels.polygon)
     texel = atlas.sample(texture, u, v, level)
@@ -50,75 +76,64 @@ def _surface(pixels: Pixels, lens: Lens, atlas: Atlas, weather: Weather) -> Tens
     dirt = atlas.sample(noise, u * 0.137, v * 0.137, level - 2.9).bitwise_and_(255)
     light = pixels.shade * (0.86 + dirt * (0.28 / 255)) * (1 / 255)
     mask = (texel.bitwise_right_shift(24).bitwise_and_(255) * (1 / 255)).maximum(table[15])
-    channels = []
-    for i in range(3):
-        value = texel.bitwise_right_shift(8 * i).bitwise_and_(255)
-        tint = torch.lerp(table[12 + i], table[9 + i], mask)
-        channels.append(value * light * tint)
-    return torch.stack(channels)
+    value = texel.bitwise_right_shift(_shifts(str(table.device))).bitwise_and_(255)
+    return value * light * torch.lerp(table[12:15], table[9:12], mask)
 
 
-def _tables(pixels: Pixels, atlas: Atlas, weather: Weather) -> Tensor:
+def _tables(pixels: Pixels, atlas: Atlas, weather: Weather, colors: Colors) -> Tensor:
     """(16, P) per polygon: u and v maps, mip offset, tinted colour, bare light, cut-out flag."""
     planes, polygons = pixels.planes, pixels.planes.polygons
-    device = planes.detail.device
-    sun = _column(weather.sun, device)
-    facing = (planes.normal * sun).sum(0).clamp_min(0)
+    facing = (planes.normal * colors.sun).sum(0).clamp_min(0)
     upward = 0.62 + 0.38 * planes.normal[2]
-    light = facing * _column(weather.sun_color, device) + upward * _column(
-        weather.sky_color, device
-    )
+    light = facing * colors.sun_color + upward * colors.sky_color
     wet = weather.wet * ((polygons.kind == GROUND) | (polygons.kind == DECAL))
     glow = polygons.color[3]
     tinted = polygons.color[:3] * (light * (1 - 0.45 * wet) + glow)
-    tinted = tinted + 0.10 * wet * _column(weather.horizon, device)
+    tinted = tinted + 0.10 * wet * colors.horizon
     cutout = atlas.cutout.index_select(0, polygons.texture).to(torch.float32)
     columns = (planes.along, planes.up, planes.detail[None], tinted, light + glow, cutout[None])
     return torch.cat(columns)
 
 
-def _sky(lens: Lens, weather: Weather, atlas: Atlas, pixel: Tensor) -> Tensor:
+def _sky(lens: Lens, weather: Weather, colors: Colors, atlas: Atlas, pixel: Tensor) -> Tensor:
     """(3, n) gradient, clouds and the glow around the sun, at pixel indices."""
-    device = pixel.device
     row = torch.div(pixel, lens.width, rounding_mode='floor')
-    ray_x = ((pixel - row * lens.width).to(torch.float32) - lens.u0) * (1 / lens.fx)
-    ray_y = (row.to(torch.float32) - lens.v0) * (1 / lens.fy)
-    r = lens.rotation
-    x, y, z = (r[0][j] * ray_x + r[1][j] * ray_y + r[2][j] for j in range(3))
+    across = ((pixel - row * lens.width).to(torch.float32) - lens.u0) * (1 / lens.fx)
+    down = (row.to(torch.float32) - lens.v0) * (1 / lens.fy)
+    x, y, z = ray = colors.ray_x * across + colors.ray_y * down + colors.ray_z
     shrink = torch.rsqrt(x * x + y * y + z * z)
     rise = (z * shrink).clamp_min(0)
-    zenith, horizon = _column(weather.zenith, device), _column(weather.horizon, device)
-    color = zenith + torch.exp(-4.5 * rise) * (horizon - zenith)
+    color = colors.zenith + torch.exp(-4.5 * rise) * (colors.horizon - colors.zenith)
     drop = 0.35 / (rise + 0.12)
     du, dv = weather.cloud_shift
     clouds = torch.full_like(pixel, TEXTURE['noise'], dtype=torch.int32)
-    flat = torch.zeros_like(x)
-    density = flat
-    for size, share, shift_u, shift_v in ((0.5, 0.7, du, dv), (1.7, 0.3, dv, du)):
-        scale = shrink * drop * size
-        texel = atlas.sample(clouds, x * scale + shift_u, y * scale + shift_v, flat)
-        density = density + (texel & 255) * (share / 255)
+    scale = shrink * drop
+    coarse, fine = scale * 0.5, scale * 1.7
+    u = torch.stack((x * coarse + du, x * fine + dv))
+    v = torch.stack((y * coarse + dv, y * fine + du))
+    large, small = atlas.sample(clouds, u, v, torch.zeros_like(x)) & 255
+    density = large * (0.7 / 255) + small * (0.3 / 255)
     cover = ((density - (0.86 - 0.75 * weather.cloud)) * 4).clamp(0, 1) * 0.92
-    cloud = (0.78 + 0.35 * density) * _column(weather.cloud_color, device)
+    cloud = (0.78 + 0.35 * density) * colors.cloud_color
     color = color + cover * (cloud - color)
-    sun = [float(value) for value in weather.sun]
-    angle = ((x * sun[0] + y * sun[1] + z * sun[2]) * shrink).clamp(0, 1)
+    along = ray * colors.sun
+    angle = ((along[0] + along[1] + along[2]) * shrink).clamp(0, 1)
     glare = angle**24 * ((1 - 0.7 * weather.cloud) * 0.5)
-    return color + glare * _column(weather.sun_color, device)
+    return color + glare * colors.sun_color
 
 
-def _bonnet(lens: Lens, weather: Weather, pixel: Tensor) -> Tensor:
+def _bonnet(lens: Lens, colors: Colors, pixel: Tensor) -> Tensor:
     """(3, n) dark lacquer that mirrors the sky."""
     height = 1 - pixel.to(torch.float32) / (lens.height * lens.width)
-    return 0.02 + (0.06 + 0.9 * height) * _column(weather.horizon, pixel.device)
+    return 0.02 + (0.06 + 0.9 * height) * colors.horizon
 
 
-def _expose(image: Tensor, weather: Weather, grain: int) -> Tensor:
+def _expose(image: Tensor, weather: Weather, colors: Colors, grain: int) -> Tensor:
     """Lens blur, vignetting, exposure, tone curve, noise; (3, H, W) → (H, W, 3) uint8."""
     _, height, width = image.shape
     device = image.device
     image = _blur(_blur(image, weather.blur, 1), weather.blur, 2)
-    gain = _column(weather.gain, device)[:, None] * (weather.exposure * 0.62)
+    gain = colors.gain[:, None] * (weather.exposure * 0.62)
     image = image * (gain * (1 - weather.vignette * _radius(height, width, str(device))))
     image = image.clamp_(0, 1)
     image = torch.lerp(image.sqrt(), image, weather.contrast)
@@ -157,6 +172,7 @@ def _grain(device: str) -> Tensor:
     return torch.from_numpy(table).to(device)
 
 
-def _column(values: np.ndarray, device: torch.device) -> Tensor:
-    """(3, 1) on the device."""
-    return torch.from_numpy(np.asarray(values, np.float32)[:, None]).to(device)
+@lru_cache(maxsize=4)
+def _shifts(device: str) -> Tensor:
+    """(3, 1) int32 where R, G and B begin in a texel."""
+    return torch.tensor([[0], [8], [16]], dtype=torch.int32).to(device)

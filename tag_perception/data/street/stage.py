@@ -189,13 +189,13 @@ class Standing:
             (self.rotation * self.scale[:, None, :], self.position[:, :, None]), 2
         )
         columns = torch.from_numpy(pose.astype(np.float32).reshape(-1, 12).T.copy()).to(device)
-        r = columns.index_select(1, owner)  # rows of [R | t], placement by placement
+        # [R | t], placement by placement: its columns, (3, 1, total) each
+        rx, ry, rz, t = columns.index_select(1, owner).view(3, 4, 1, total).unbind(1)
         x, y, z = library['corner'].index_select(2, quad).unbind(1)
-        corner = [r[i] * x + r[i + 1] * y + r[i + 2] * z + r[i + 3] for i in (0, 4, 8)]
         palette = torch.from_numpy(self.palette.astype(np.float32).reshape(-1, 4).T.copy())
         slot = library['slot'].index_select(0, quad)
         return Polygons(
-            corner=torch.stack(corner, 1),
+            corner=(rx * x + ry * y + rz * z + t).transpose(0, 1),
             texture=library['texture'].index_select(0, quad),
             repeat=library['repeat'].index_select(1, quad),
             origin=torch.zeros(2, total, device=device),
