@@ -23,9 +23,8 @@ FEW_CHANNELS = 3
 
 
 class Tile(NamedTuple):
-    """What one program computes, and how many stages of its loop are under way at once."""
+    """What one program computes of a row, and how many steps of its loop are under way at once."""
 
-    rows: int
     columns: int
     channels: int
     warps: int
@@ -33,18 +32,19 @@ class Tile(NamedTuple):
 
 
 def choose_tile(batch: int, height: int, width: int, channels: int) -> Tile:
-    """For an output of this shape; the fastest of 15 for the layers of `tag` on an H100."""
-    if width <= 32:  # rows in pairs or more: a matrix product needs 64 cells
-        columns = max(8, triton.next_power_of_2(width))
-        return Tile(64 // columns, columns, largest_block(channels), 4, 4)
+    """For an output of this shape; the fastest of 15 for the layers of `tag` on an H100.
+
+    A matrix product needs 64 cells. Maps less wide than that waste some: filling up with cells of
+    the next rows took longer.
+    """
     if width <= 64:
-        return Tile(1, 64, largest_block(channels, 128), 4, 6 if channels >= 256 else 4)
+        return Tile(64, largest_block(channels, 128), 4, 6 if channels >= 256 else 4)
     if channels <= 64:
-        return Tile(1, 128, largest_block(channels), 4, 4)
+        return Tile(128, largest_block(channels), 4, 4)
     tiles = batch * height * triton.cdiv(width, 128) * triton.cdiv(channels, 128)
     if channels >= 256 and tiles >= 512:
-        return Tile(1, 128, largest_block(channels, 256), 8, 3)
-    return Tile(1, 128, largest_block(channels, 128), *((8, 3) if tiles > 128 else (4, 4)))
+        return Tile(128, largest_block(channels, 256), 8, 3)
+    return Tile(128, largest_block(channels, 128), *((8, 3) if tiles > 128 else (4, 4)))
 
 
 def largest_block(channels: int, limit: int = 64) -> int:
@@ -91,25 +91,17 @@ class Convolution(nn.Module):
         tile = choose_tile(batch, height, width, len(self.weight))
         deep = largest_block(channels)
         out = x.new_empty(batch, height, width, len(self.weight))
-        cells = [1, tile.rows, tile.columns]
-        grid = (
-            triton.cdiv(len(self.weight), tile.channels)
-            * triton.cdiv(width, tile.columns)
-            * triton.cdiv(height, tile.rows),
-            batch,
-        )
-        written = TensorDescriptor.from_tensor(out, [*cells, tile.channels])
-        _convolve[grid](
-            _windows(x, self.stride, cells, deep),
+        across = triton.cdiv(width, tile.columns)
+        blocks = len(self.weight) // tile.channels
+        written = TensorDescriptor.from_tensor(out, [1, 1, tile.columns, tile.channels])
+        _convolve[blocks * across * height, batch](
+            _windows(x, self.stride, tile.columns, deep),
             TensorDescriptor.from_tensor(self.weight, [tile.channels, deep]),
             self.bias,
             written if shortcut is None
-            else TensorDescriptor.from_tensor(_rows(shortcut), [*cells, tile.channels]),
-            written,
-            triton.cdiv(width, tile.columns),
-            triton.cdiv(len(self.weight), tile.channels),
-            channels, self.kernel, self.stride, self.dilation, self.activation,
-            shortcut is not None, *tile[:3], deep,
+            else TensorDescriptor.from_tensor(_rows(shortcut), written.block_shape),
+            written, across, blocks, channels, self.kernel, self.stride, self.dilation,
+            self.activation, shortcut is not None, tile.columns, tile.channels, deep,
             num_warps=tile.warps,
             num_stages=tile.stages,
         )  # fmt: skip
@@ -163,28 +155,27 @@ def _activate(value, activation: tl.constexpr):
     return value
 
 
-@triton.jit(do_not_specialize=['tiles_across', 'tiles_deep'])
+@triton.jit(do_not_specialize=['across', 'blocks'])
 def _convolve(
-    x, weight, bias, shortcut, out, tiles_across, tiles_deep,
+    x, weight, bias, shortcut, out, across, blocks,
     in_channels: tl.constexpr, kernel: tl.constexpr, stride: tl.constexpr,
     dilation: tl.constexpr, activation: tl.constexpr, adds: tl.constexpr,
-    rows: tl.constexpr, columns: tl.constexpr, channels: tl.constexpr, deep: tl.constexpr,
+    columns: tl.constexpr, channels: tl.constexpr, deep: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
-    channel = program % tiles_deep * channels
-    left = program // tiles_deep % tiles_across * columns
-    top = program // tiles_deep // tiles_across * rows
+    channel = program % blocks * channels
+    left = program // blocks % across * columns
+    row = program // blocks // across
     image = tl.program_id(1)
-    cells: tl.constexpr = rows * columns
     steps: tl.constexpr = in_channels // deep
-    total = tl.zeros((cells, channels), tl.float32)
+    total = tl.zeros((columns, channels), tl.float32)
     for step in range(kernel * kernel * steps):
         tap = step // steps
         down = (tap // kernel - kernel // 2) * dilation
         right = (tap % kernel - kernel // 2) * dilation
         start = step % steps * deep
         if stride == 1:
-            window = x.load([image, top + down, left + right, start])
+            window = x.load([image, row + down, left + right, start])
         else:
             # Pixel 2 y + down is pixel ⌊down / 2⌋ + y of the even or odd ones. Made positive
             # first, since the division rounds towards zero.
@@ -192,19 +183,19 @@ def _convolve(
             window = x.load(
                 [
                     image,
-                    top + below // 2 - kernel,
+                    row + below // 2 - kernel,
                     below % 2,
                     left + beside // 2 - kernel,
                     beside % 2 * in_channels + start,
                 ]
             )
         weights = weight.load([channel, step * deep])
-        total = tl.dot(window.reshape(cells, deep), weights.T, total)
+        total = tl.dot(window.reshape(columns, deep), weights.T, total)
     total += tl.load(bias + channel + tl.arange(0, channels))[None, :]
     if adds:
-        total += shortcut.load([image, top, left, channel]).reshape(cells, channels)
-    total = _activate(total, activation)
-    out.store([image, top, left, channel], total.to(out.dtype).reshape(1, rows, columns, channels))
+        total += shortcut.load([image, row, left, channel]).reshape(columns, channels)
+    total = _activate(total, activation).to(out.dtype)
+    out.store([image, row, left, channel], total.reshape(1, 1, columns, channels))
 
 
 @triton.jit
@@ -251,14 +242,13 @@ def _rows(maps: Tensor) -> Tensor:
     return rows.flatten().view(rows.shape) if 1 in rows.shape[:3] else rows
 
 
-def _windows(x: Tensor, stride: int, cells: list[int], deep: int) -> TensorDescriptor:
-    """Of the map's cells; with stride 2 of its even and odd rows and columns."""
+def _windows(x: Tensor, stride: int, columns: int, deep: int) -> TensorDescriptor:
+    """Of the cells of a row; with stride 2 of its even or odd ones."""
     maps = _rows(x)
     if stride == 1:
-        return TensorDescriptor.from_tensor(maps, [*cells, deep])
+        return TensorDescriptor.from_tensor(maps, [1, 1, columns, deep])
     split = maps.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).flatten(4)
-    batch, rows, columns = cells
-    return TensorDescriptor.from_tensor(split, [batch, rows, 1, columns, deep])
+    return TensorDescriptor.from_tensor(split, [1, 1, 1, columns, deep])
 
 
 def _padded(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
