@@ -243,11 +243,12 @@ def test_progress_is_said_every_few_seconds(monkeypatch, caplog):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has CUDA')
-def test_without_cuda_the_engine_says_so_or_falls_back(network, tmp_path):
+@pytest.mark.parametrize('backend', ['tensorrt', 'triton'])
+def test_without_cuda_the_engine_says_so_or_falls_back(network, tmp_path, backend):
     weights = save(network, tmp_path / 'tiny.safetensors')
-    with pytest.raises(InputError, match='tensorrt needs CUDA; on the CPU set backend to auto'):
-        Engine(EngineConfig(weights, device='cpu', backend='tensorrt'))
-    engine = Engine(EngineConfig(weights, backend='tensorrt'))
+    with pytest.raises(InputError, match=f'{backend} needs CUDA; on the CPU set backend to auto'):
+        Engine(EngineConfig(weights, device='cpu', backend=backend))
+    engine = Engine(EngineConfig(weights, backend=backend))
     assert engine.status.device == 'cpu'
     assert engine.status.backend in ('torch', 'onnxruntime', 'openvino')
 
