@@ -46,6 +46,9 @@ class ConstantEngine:
         )
         self._scenes: dict[tuple[int, ...], Scene] = {}
 
+    def prepare(self, together: int) -> None:
+        """There is nothing to warm up."""
+
     def batch(
         self,
         images: Sequence[np.ndarray],

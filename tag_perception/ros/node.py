@@ -119,6 +119,7 @@ class PerceptionNode(LifecycleNode):
 
     def _load(self) -> None:
         self._engine = self._build_engine(self.config.engine)
+        self._engine.prepare(len(self.channels))
         self._jpeg = choose_decoder(self._engine.status.device)
         for channel in self.channels:
             channel.load(self._engine, self.config, self._jpeg)

@@ -58,6 +58,9 @@ class Engine(Protocol):
     ) -> list[Scene]:
         """A Scene for each (H, W, 3) uint8 RGB image; its depth may lie in (H, W) of `depths`."""
 
+    def prepare(self, together: int) -> None:
+        """Do what the first batches of up to so many images would wait for."""
+
 
 class Sink(Protocol):
     """Where output messages go: publishers or a bag."""

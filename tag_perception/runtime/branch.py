@@ -22,11 +22,16 @@ class Branch:
         `used` is kept until both have joined: the memory of what nobody holds is given away as
         soon as its own stream has no more work for it.
         """
-        if self._stream is None:
-            self._stream = torch.cuda.Stream()
         self._used += used
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
+        self._beside().wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._beside()):
+            yield
+
+    @contextmanager
+    def after(self, event: torch.cuda.Event) -> Iterator[None]:
+        """What is done in here may use what was done before `event`, and waits for no more."""
+        self._beside().wait_event(event)
+        with torch.cuda.stream(self._beside()):
             yield
 
     def join(self) -> None:
@@ -34,3 +39,8 @@ class Branch:
         if self._stream is not None:
             torch.cuda.current_stream().wait_stream(self._stream)
         self._used.clear()
+
+    def _beside(self) -> torch.cuda.Stream:
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()
+        return self._stream

@@ -1,19 +1,20 @@
-"""Images to Scenes on CUDA: preprocessing, network and decoding are one captured graph.
+"""Images to Scenes on CUDA: one captured graph from pinned memory to the packed Scene.
 
 The network is that of runtime/fused.py where the GPU has what its kernels need, and torch's
-elsewhere. A graph belongs to one image size, channel order and batch; the ones used last are kept.
-The copies at both ends are on the same stream, but no part of it. Those to the host go to memory
-of their own (pinned, and recycled by torch), so that no Scene is overwritten by the next. Those to
-the device come from wherever the image lies: the driver is faster in that than a copy to a pinned
-place, from which a graph could fetch it (docs/speed.md).
+elsewhere. A graph belongs to one image size and batch; the ones used last are kept. It fetches the
+images from a pinned place, to which a few threads copy them. What it does not contain is the way
+back: a graph writes to the same addresses each time, and each Scene is to have memory of its own
+(pinned, and recycled by torch). The copies of the maps begin while boxes are still being decoded.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal, cast
 
@@ -26,6 +27,7 @@ from tag_perception.core.preprocess import to_input, to_tensor, view_of
 from tag_perception.core.structures import Camera, Objects3D, Scene, View
 from tag_perception.core.tasks import semantic
 from tag_perception.runtime.branch import Branch
+from tag_perception.runtime.copiers import Copiers
 from tag_perception.runtime.decoding import Labeller, decode
 from tag_perception.runtime.runner import EngineFailure, first_line
 from tag_perception.runtime.tensorrt import TensorRtTrunk
@@ -33,13 +35,19 @@ from tag_perception.runtime.trunk import Trunk
 
 log = logging.getLogger(__name__)
 
-MAX_GRAPHS = 8
-"""Graphs kept; each holds its own inputs and outputs, and all share their working memory."""
+MAX_GRAPHS = 16
+"""Graphs kept, for every batch of eight cameras and as many more; each holds its own inputs and
+outputs, and all share their working memory."""
 KERNELS_SINCE = (9, 0)
 """Compute capability, Hopper's, from which on there is what the kernels are written for."""
 WARM_UP = 3
 """Passes before the capture, in which cuDNN and Triton look for their fastest kernels."""
 
+STAGES = ('start', 'upload', 'preprocess', 'network', 'decode', 'download')
+"""What is noted in a pass: its start, and the end of each stage."""
+
+MAPS = ('semantic', 'depth')
+"""What is there, and can be fetched, before the boxes are."""
 WIDTHS = {
     'class_id': 1,
     'score': 1,
@@ -51,6 +59,8 @@ WIDTHS = {
 }
 """Numbers that each field of Objects3D takes for one box."""
 
+Wrapped = tuple[Tensor, bool]
+"""(H, W, 3) uint8 on the host, and whether it is BGR."""
 Mark = Callable[[str], None]
 CudaBackend = Literal['triton', 'torch', 'tensorrt', 'compiled']
 """triton: our kernels. compiled: by torch.compile; for comparison only."""
@@ -76,7 +86,8 @@ class CudaRunner:
         self._normalise = _choose_normaliser(backend, self._size, dtype)
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
-        self._graphs: OrderedDict[tuple[int, int, int, bool], Pass] = OrderedDict()
+        self._copiers = Copiers()
+        self._graphs: OrderedDict[tuple[int, int, int], Pass] = OrderedDict()
         self._max_batch: int | None = None
         self._prefix = '' if backend == 'torch' else f'{backend}, '
         self.backend: str = backend
@@ -99,33 +110,28 @@ class CudaRunner:
         scenes: dict[int, Scene] = {}
         wrapped = [to_tensor(image) for image in images]
         groups = defaultdict(list)
-        for index, (memory, bgr) in enumerate(wrapped):
-            groups[memory.shape, bgr].append(index)
-        exact = self._dtype == torch.float32
-        with (
-            torch.cuda.device(self._device),
-            torch.cuda.stream(self._stream),
-            torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact),
-        ):
-            for (_, bgr), group in groups.items():
-                memories = [wrapped[i][0] for i in group]
-                found = self._batch(memories, [cameras[i] for i in group], bgr)
+        for index, (memory, _) in enumerate(wrapped):
+            groups[memory.shape].append(index)
+        with torch.cuda.stream(self._stream):
+            for group in groups.values():
+                found = self._batch([wrapped[i] for i in group], [cameras[i] for i in group])
                 scenes.update(zip(group, found, strict=True))
         return [scenes[index] for index in range(len(images))]
 
     def close(self) -> None:
-        """Free weights, graphs and cached memory."""
+        """Free weights, graphs, threads and cached memory."""
         del self._network, self._peak_head
+        self._copiers.close()
         self._forget()
 
-    def _batch(self, images: list[Tensor], cameras: list[Camera], bgr: bool) -> list[Scene]:
+    def _batch(self, images: list[Wrapped], cameras: list[Camera]) -> list[Scene]:
         """One pass for all, or several smaller ones where the memory does not suffice."""
         if self._max_batch is not None and len(images) > self._max_batch:
             at = self._max_batch
-            first = self._batch(images[:at], cameras[:at], bgr)
-            return first + self._batch(images[at:], cameras[at:], bgr)
+            first = self._batch(images[:at], cameras[:at])
+            return first + self._batch(images[at:], cameras[at:])
         try:
-            return self._pass_for(images, bgr)(images, cameras, self.stages_ms)
+            return self._pass_for(images)(images, cameras, self.stages_ms)
         except torch.OutOfMemoryError as error:
             problem = first_line(error)
         # Here the exception is gone, and with it the tensors that its traceback held.
@@ -135,23 +141,30 @@ class CudaRunner:
             self._max_batch = len(images) // 2
             log.warning('GPU memory: batches of at most %d from now on', self._max_batch)
         elif not others:
-            height, width = images[0].shape[:2]
+            height, width = images[0][0].shape[:2]
             raise EngineFailure(
                 f'not enough GPU memory for one image of {width}×{height}: {problem}; end other '
                 'programs on the GPU, or take a smaller preset'
             )
-        return self._batch(images, cameras, bgr)
+        return self._batch(images, cameras)
 
-    def _pass_for(self, images: list[Tensor], bgr: bool) -> Pass:
-        height, width = images[0].shape[:2]
-        key = (len(images), height, width, bgr)
+    def _pass_for(self, images: list[Wrapped]) -> Pass:
+        height, width = images[0][0].shape[:2]
+        key = (len(images), height, width)
         if key not in self._graphs:
             log.info('preparing batches of %d images of %d×%d', len(images), width, height)
             if len(self._graphs) >= MAX_GRAPHS:
-                (batch, old_height, old_width, _), _ = self._graphs.popitem(last=False)
+                (batch, old_height, old_width), _ = self._graphs.popitem(last=False)
                 log.info('dropped: batches of %d of %d×%d', batch, old_width, old_height)
             self._graphs[key] = Pass(
-                self._compute, key, self._size, self._pool, self._stream, self._device
+                self._compute,
+                key,
+                self._size,
+                self._pool,
+                self._stream,
+                self._branch,
+                self._copiers,
+                self._device,
             )
             if self._graphs[key].captured:
                 self.backend = f'{self._prefix}cuda graph'
@@ -164,39 +177,56 @@ class CudaRunner:
         self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.empty_cache()
 
-    def _compute(self, images: Tensor, view: View, bgr: bool, mark: Mark) -> Scene:
+    def _compute(self, images: Tensor, bgr: Tensor, view: View, mark: Mark) -> Scene:
         """Batched Scene of images, all on the device; `mark` notes the end of each stage."""
-        inputs = self._normalise(images, bgr)
-        mark('preprocess')
-        outputs = dict(zip(self._names, self._network(inputs), strict=True))
-        with self._branch.beside():
-            mark('network')
-        scene = decode(outputs, self._peak_head, view, self._label, beside=self._branch.beside)
-        self._branch.join()
+
+        @contextmanager
+        def beside() -> Iterator[None]:
+            with self._branch.beside():
+                mark('network')
+                yield
+                mark('maps')
+
+        exact = self._dtype == torch.float32
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact):
+            inputs = self._normalise(images, bgr)
+            mark('preprocess')
+            outputs = dict(zip(self._names, self._network(inputs), strict=True))
+            scene = decode(outputs, self._peak_head, view, self._label, beside=beside)
+            self._branch.join()
         mark('decode')
         return scene
 
 
 class Pass:
-    """All work for images of one size: their place on the device, and a graph to a Scene there."""
+    """All work for images of one size: their places, and a graph to a Scene on the device."""
 
     def __init__(
         self,
-        compute: Callable[[Tensor, View, bool, Mark], Scene],
-        key: tuple[int, int, int, bool],
+        compute: Callable[[Tensor, Tensor, View, Mark], Scene],
+        key: tuple[int, int, int],
         input_size: tuple[int, int],
         pool: Any,
         stream: torch.cuda.Stream,
+        branch: Branch,
+        copiers: Copiers,
         device: torch.device,
     ) -> None:
-        batch, height, width, self._bgr = key
-        self._images = torch.zeros(batch, height, width, 3, dtype=torch.uint8, device=device)
-        intrinsics = torch.ones(batch, 4, device=device)
+        batch, height, width = key
+        self._pinned = (
+            torch.zeros(batch, height, width, 3, dtype=torch.uint8, pin_memory=True),
+            torch.zeros(batch, dtype=torch.uint8, pin_memory=True),
+            torch.ones(batch, 4, pin_memory=True),
+        )
+        """Images, whether they are BGR, intrinsics."""
+        self._images, self._bgr, intrinsics = (
+            torch.empty_like(pinned, device=device) for pinned in self._pinned
+        )
         self._view = View(intrinsics, (height, width), input_size)
-        self._compute, self._stream = compute, stream
+        self._compute, self._copiers = compute, copiers
+        self._stream, self._branch = stream, branch
         self._events = {
-            name: torch.cuda.Event(enable_timing=True, external=True)
-            for name in ('start', 'upload', 'preprocess', 'network', 'decode', 'download')
+            name: torch.cuda.Event(enable_timing=True, external=True) for name in (*STAGES, 'maps')
         }
         self._graph: torch.cuda.CUDAGraph | None = None
         for _ in range(WARM_UP):
@@ -210,31 +240,46 @@ class Pass:
         return self._graph is not None
 
     def __call__(
-        self, images: Sequence[Tensor], cameras: Sequence[Camera], stages_ms: dict[str, float]
+        self, images: Sequence[Wrapped], cameras: Sequence[Camera], stages_ms: dict[str, float]
     ) -> list[Scene]:
         """Scenes on the host; adds the duration of their stages."""
-        self._mark('start')
-        intrinsics = view_of(cameras, self._view.input_size, 'cpu').intrinsics
-        self._view.intrinsics.copy_(intrinsics, non_blocking=True)
-        for place, image in zip(self._images, images, strict=True):
-            place.copy_(image, non_blocking=True)
-        self._mark('upload')
+        start = time.perf_counter()
+        places, bgr, intrinsics = self._pinned
+        self._copiers(list(places.numpy()), [memory.numpy() for memory, _ in images])
+        bgr.copy_(torch.tensor([order for _, order in images]))
+        intrinsics.copy_(view_of(cameras, self._view.input_size, 'cpu').intrinsics)
+        copied_ms = (time.perf_counter() - start) * 1e3
         if self._graph is not None:
             self._graph.replay()
         else:
             self._outputs = self._run()
-        host = {name: _download(tensor) for name, tensor in self._outputs.items()}
-        self._mark('download')
+        host = self._download()
         self._stream.synchronize()
-        marks = list(self._events.items())
+        marks = [(name, self._events[name]) for name in STAGES]
         for (_, before), (name, after) in itertools.pairwise(marks):
             stages_ms[name] = stages_ms.get(name, 0.0) + before.elapsed_time(after)
+        stages_ms['upload'] += copied_ms
         return [
             _unpack({name: tensor[i] for name, tensor in host.items()}) for i in range(len(images))
         ]
 
     def _run(self) -> dict[str, Tensor]:
-        return _pack(self._compute(self._images, self._view, self._bgr, self._mark))
+        self._mark('start')
+        there = self._images, self._bgr, self._view.intrinsics
+        for place, pinned in zip(there, self._pinned, strict=True):
+            place.copy_(pinned, non_blocking=True)
+        self._mark('upload')
+        return _pack(self._compute(self._images, self._bgr, self._view, self._mark))
+
+    def _download(self) -> dict[str, Tensor]:
+        """Pinned copies, complete once the stream has come so far."""
+        with self._branch.after(self._events['maps']):
+            host = {name: _to_host(self._outputs[name]) for name in self._outputs if name in MAPS}
+        if 'boxes' in self._outputs:
+            host['boxes'] = _to_host(self._outputs['boxes'])
+        self._branch.join()
+        self._mark('download')
+        return host
 
     def _capture(self, pool: Any) -> None:
         graph = torch.cuda.CUDAGraph()
@@ -254,7 +299,7 @@ class Pass:
 
 def _pack(scene: Scene) -> dict[str, Tensor]:
     """What there is to download; all of the boxes in one tensor (B, K, 17)."""
-    packed = {'semantic': scene.semantic, 'depth': scene.depth}
+    packed = {name: getattr(scene, name) for name in MAPS}
     if scene.detection3d is not None:
         columns = [getattr(scene.detection3d, name) for name in WIDTHS]
         packed['boxes'] = torch.cat(
@@ -274,8 +319,8 @@ def _unpack(packed: dict[str, Tensor]) -> Scene:
     return Scene(packed.get('semantic'), packed.get('depth'), boxes)
 
 
-def _download(tensor: Tensor) -> Tensor:
-    """Pinned copy, complete once the stream has come so far."""
+def _to_host(tensor: Tensor) -> Tensor:
+    """Pinned copy, complete once the current stream has come so far."""
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return host.copy_(tensor, non_blocking=True)
 
@@ -323,17 +368,18 @@ def why_no_kernels(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def _choose_normaliser(
     backend: CudaBackend, size: tuple[int, int], dtype: torch.dtype
-) -> Callable[[Tensor, bool], Tensor]:
-    """(B, H, W, 3) uint8 images, and whether they are BGR → network input of `size`."""
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """(B, H, W, 3) uint8 images, and (B,) which are BGR → network input of `size`."""
 
-    def resize(images: Tensor, bgr: bool) -> Tensor:
-        return to_input(images, size, bgr).to(dtype)
+    def resize(images: Tensor, bgr: Tensor) -> Tensor:
+        rgb = torch.where(bgr.bool()[:, None, None, None], images.flip(3), images)
+        return to_input(rgb, size).to(dtype)
 
     if backend != 'triton':
         return resize
     from tag_perception.runtime.kernels.maps import normalise
 
-    def at_once(images: Tensor, bgr: bool) -> Tensor:
+    def at_once(images: Tensor, bgr: Tensor) -> Tensor:
         same = tuple(images.shape[1:3]) == size
         return normalise(images, bgr, dtype) if same else resize(images, bgr)
 

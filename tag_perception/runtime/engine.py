@@ -160,6 +160,16 @@ class Engine:
         scenes = self._run(images, filled, depths)
         return [self._finished(scene, ok) for scene, ok in zip(scenes, usable, strict=True)]
 
+    def prepare(self, together: int) -> None:
+        """Warm up passes of up to `together` images, of the network's size.
+
+        On CUDA the first pass of each count takes seconds, or a minute where kernels have to be
+        built, which is better spent before images come. Raises EngineFailure as a call does.
+        """
+        height, width = self.status.network.input_size
+        for count in range(2, min(together, self.status.largest_batch) + 1):
+            self.batch([np.zeros((height, width, 3), np.uint8)] * count, [None] * count)
+
     @property
     def stages_ms(self) -> dict[str, float]:
         """Of the last call: upload, preprocess, network, decode, download."""

@@ -45,6 +45,7 @@ class FakeEngine:
         self.go.set()
         self.images: list[np.ndarray] = []
         self.cameras: list[Camera | None] = []
+        self.prepared_for = 1
         self.batches: list[int] = []
         self.offered: list[bool] = []
         """Of each batch: whether it was given memory for the depth."""
@@ -58,6 +59,9 @@ class FakeEngine:
             fallback=None,
             largest_batch=self.largest_batch,
         )
+
+    def prepare(self, together: int) -> None:
+        self.prepared_for = together
 
     def batch(
         self,

@@ -189,6 +189,7 @@ def test_a_limited_batch_serves_first_who_waits_longest(cameras):
 
     six = cameras(*SIX, engine=Small)
     six.start()
+    assert six.engine.prepared_for == 6
     six.together({name: make_image(stamp_ns=3 + i) for i, name in enumerate(SIX)})
     assert six.engine.batches == [1, 2, 2, 2]
     first = np.frombuffer(make_image(stamp_ns=1).data, np.uint8)

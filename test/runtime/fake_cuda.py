@@ -117,6 +117,9 @@ class Stream:
     def wait_stream(self, other: Stream) -> None:
         pass
 
+    def wait_event(self, event: Event) -> None:
+        pass
+
 
 @pytest.fixture
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_engine_figures_from_the_command_line(tmp_path, capsys, device):
     content = json.loads(file.read_text())
     assert content['benchmark'] == 'engine'
     assert content['busy'] == 0
-    assert content['machine']['versions']['torch'] == torch.__version__
+    assert content['machine']['versions']['torch'] == version('torch')
     assert {'cpu', 'cpu_cores', 'threads', 'load_average', 'os'} <= content['machine'].keys()
     rows = content['rows']
     assert {row['batch'] for row in rows} == {1, 2}

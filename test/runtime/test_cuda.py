@@ -120,6 +120,17 @@ def test_a_batch_of_mixed_images_gives_what_single_calls_give(weights):
 
 
 @on_gpu
+def test_what_is_prepared_needs_no_first_pass(weights, caplog):
+    engine = build(weights)
+    engine.prepare(3)
+    height, width = engine.status.network.input_size
+    assert list(engine._runner._graphs) == [(count, height, width) for count in (1, 2, 3)]
+    caplog.set_level('INFO')
+    engine.batch([image(0, height, width), image(1, height, width)[..., ::-1]], [None, None])
+    assert 'preparing' not in caplog.text
+
+
+@on_gpu
 def test_a_scene_is_not_overwritten_by_the_next(weights):
     engine = build(weights)
     first = engine(image(1), CAMERA)
@@ -141,6 +152,8 @@ def test_stages_are_timed_inside_the_graph(weights):
 @on_gpu
 def test_graphs_are_bounded_and_memory_is_given_back(weights, caplog):
     caplog.set_level('INFO')
+    gc.collect()
+    before = torch.cuda.memory_allocated()  # what other tests have left, as textures of streets
     engine = build(weights)
     for extra in range(cuda.MAX_GRAPHS + 2):
         engine(image(0, HEIGHT, WIDTH + extra), None)
@@ -149,7 +162,7 @@ def test_graphs_are_bounded_and_memory_is_given_back(weights, caplog):
     engine.close()
     gc.collect()
     torch.cuda.empty_cache()
-    assert torch.cuda.memory_allocated() < 64 * 2**20
+    assert torch.cuda.memory_allocated() - before < 64 * 2**20  # workspaces of cuBLAS stay
 
 
 def memory_stays_flat(engine, before, after):
@@ -208,7 +221,7 @@ class ShortOfMemory(cuda.CudaRunner):
         self.per_image, self.kept, self.passes = per_image, kept, []
         self._graphs, self._max_batch, self.stages_ms = OrderedDict({'old': None}), None, {}
 
-    def _pass_for(self, images, bgr):
+    def _pass_for(self, images):
         def run(images, cameras, stages_ms):
             if len(images) * self.per_image + self.kept * len(self._graphs) > 100:
                 raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB\nmore')
@@ -223,23 +236,23 @@ class ShortOfMemory(cuda.CudaRunner):
 
 def test_out_of_memory_makes_batches_smaller_for_good(caplog):
     runner = ShortOfMemory(per_image=40)
-    images = [torch.full((2, 3, 3), n) for n in range(7)]
+    images = [(torch.full((2, 3, 3), n), False) for n in range(7)]
     cameras = [Camera(3, 2, 1, 1, 1, 1)] * 7
-    assert [int(i[0, 0, 0]) for i in runner._batch(images, cameras, False)] == list(range(7))
+    assert [int(i[0, 0, 0]) for i, _ in runner._batch(images, cameras)] == list(range(7))
     assert runner.passes == [1] * 7
     assert 'batches of at most' in caplog.text
     caplog.clear()
-    runner._batch(images, cameras, False)
+    runner._batch(images, cameras)
     assert not caplog.text
 
 
 def test_out_of_memory_gives_up_other_graphs_first():
     runner = ShortOfMemory(per_image=60, kept=50)
-    image = torch.zeros(2, 3, 3)
-    assert len(runner._batch([image], [Camera(3, 2, 1, 1, 1, 1)], False)) == 1
+    image = torch.zeros(2, 3, 3), False
+    assert len(runner._batch([image], [Camera(3, 2, 1, 1, 1, 1)])) == 1
 
 
 def test_no_memory_for_a_single_image_is_one_clear_error():
     runner = ShortOfMemory(per_image=200)
     with pytest.raises(EngineFailure, match=r'one image of 3×2: CUDA out of memory.*; end other'):
-        runner._batch([torch.zeros(2, 3, 3)] * 4, [Camera(3, 2, 1, 1, 1, 1)] * 4, False)
+        runner._batch([(torch.zeros(2, 3, 3), False)] * 4, [Camera(3, 2, 1, 1, 1, 1)] * 4)

@@ -64,7 +64,7 @@ def test_batch_of_mixed_images_gives_what_single_calls_give(build, weights, fake
     cameras = [CAMERA.resized(p.shape[1], p.shape[0]) for p in pictures]
     for picture, camera, scene in zip(pictures, cameras, runner(pictures, cameras), strict=True):
         assert_close(scene, reference(weights, picture, camera))
-    assert sorted(key[0] for key in runner._graphs) == [1, 1, 3]  # a pass for each kind
+    assert sorted(key[0] for key in runner._graphs) == [1, 4]  # a pass for each size
     assert len(set(map(id, fake_cuda.captured_in))) == 1  # all in the same memory
 
 
@@ -128,7 +128,7 @@ def test_without_memory_for_a_capture_batches_become_smaller(build, weights, fak
     pictures = [image(seed) for seed in range(4)]
     for picture, scene in zip(pictures, runner(pictures, [CAMERA] * 4), strict=True):
         assert_close(scene, reference(weights, picture, CAMERA))
-    assert list(runner._graphs) == [(1, HEIGHT, WIDTH, False)]  # the others were given up
+    assert list(runner._graphs) == [(1, HEIGHT, WIDTH)]  # the others were given up
     assert 'batches of at most 1 from now on' in caplog.text
     assert fake_cuda.captured_in[-1] is fake_cuda.pools[-1]  # a pool of its own, after the loss
     assert len(fake_cuda.pools) == 3
@@ -162,9 +162,8 @@ class Strays(TorchDispatchMode):
         return results
 
 
-@pytest.mark.parametrize('bgr', [False, True])
 @pytest.mark.parametrize('sparse', [True, False])
-def test_all_that_is_captured_lies_on_the_device(weights, fake_cuda, sparse, bgr):
+def test_all_that_is_captured_lies_on_the_device(weights, fake_cuda, sparse):
     """Tensors of the device `meta` have no values, and do not mix with those of the host."""
     meta = torch.device('meta')
     trunk = Trunk(checkpoint.load(weights).network, sparse)
@@ -177,14 +176,15 @@ def test_all_that_is_captured_lies_on_the_device(weights, fake_cuda, sparse, bgr
     runner._label = lambda logits, size: torch.zeros(2, *size, dtype=torch.uint8, device=meta)
     view = view_of([CAMERA, CAMERA], trunk.config.input_size, meta)
     images = torch.empty(2, HEIGHT, WIDTH, 3, dtype=torch.uint8, device=meta)
+    bgr = torch.empty(2, dtype=torch.uint8, device=meta)
     marks = []
     with torch.inference_mode():
-        runner._compute(images, view, bgr, marks.append)  # warms up
+        runner._compute(images, bgr, view, marks.append)  # warms up
         with Strays() as strays:
-            scene = runner._compute(images, view, bgr, marks.append)
+            scene = runner._compute(images, bgr, view, marks.append)
             packed = cuda._pack(scene)
     assert strays.found == []
-    assert marks == 2 * ['preprocess', 'network', 'decode']
+    assert marks == 2 * ['preprocess', 'network', 'maps', 'decode']
     assert {name: tuple(tensor.shape) for name, tensor in packed.items()} == {
         'semantic': (2, HEIGHT, WIDTH),
         'depth': (2, HEIGHT, WIDTH),

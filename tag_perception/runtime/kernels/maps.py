@@ -16,12 +16,16 @@ NUMBERS = 2048
 """… and of images."""
 
 
-def normalise(images: Tensor, bgr: bool, dtype: torch.dtype) -> Tensor:
-    """`preprocess.to_input` without resizing: (B, 3, H, W) of (B, H, W, 3) uint8."""
+def normalise(images: Tensor, bgr: Tensor, dtype: torch.dtype) -> Tensor:
+    """`preprocess.to_input` without resizing: (B, 3, H, W) of (B, H, W, 3) uint8.
+
+    `bgr` is (B,) uint8, 1 for an image whose channels are in that order.
+    """
     out = images.new_empty(images.shape, dtype=dtype)
     levels = (255 * torch.tensor([MEAN, STD])).flatten().tolist()
-    size = images.numel()
-    _normalise[(triton.cdiv(size, NUMBERS),)](images, out, size, *levels, bgr, NUMBERS)
+    size = images[0].numel()
+    grid = (triton.cdiv(size, NUMBERS), len(images))
+    _normalise[grid](images, bgr, out, size, *levels, NUMBERS)
     return out.permute(0, 3, 1, 2)
 
 
@@ -53,13 +57,14 @@ def attend(x: Tensor, detail: Tensor, alpha: Tensor, beta: Tensor) -> list[Tenso
 
 @triton.jit
 def _normalise(
-    images, out, size, mean_r, mean_g, mean_b, std_r, std_g, std_b,
-    bgr: tl.constexpr, block: tl.constexpr,
+    images, bgr, out, size, mean_r, mean_g, mean_b, std_r, std_g, std_b, block: tl.constexpr,
 ):  # fmt: skip
-    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    channel = (at % 3).to(tl.int32)
-    source = at + 2 - 2 * channel if bgr else at
-    value = tl.load(images + source, mask=at < size, other=0).to(tl.float32)
+    image = tl.program_id(1).to(tl.int64)
+    images, out = images + image * size, out + image * size
+    at = tl.program_id(0) * block + tl.arange(0, block)
+    channel = at % 3
+    turned = tl.load(bgr + image).to(tl.int32) * (2 - 2 * channel)
+    value = tl.load(images + at + turned, mask=at < size, other=0).to(tl.float32)
     mean = tl.where(channel == 0, mean_r, tl.where(channel == 1, mean_g, mean_b))
     std = tl.where(channel == 0, std_r, tl.where(channel == 1, std_g, std_b))
     tl.store(out + at, ((value - mean) / std).to(out.dtype.element_ty), mask=at < size)

@@ -18,12 +18,15 @@ def upsample(x, like):
     return F.interpolate(x.float(), like.shape[-2:], mode='bilinear', align_corners=False)
 
 
-@pytest.mark.parametrize('bgr', [False, True])
+@pytest.mark.parametrize('bgr', [(False,), (True,), (False, True, False)])
 def test_normalised_image_is_that_of_preprocessing(device, dtype, bgr):
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (2, 9, 113, 3), dtype=torch.uint8, device=device)
-    expected = to_input(images, (9, 113), bgr).to(dtype)
-    actual = maps.normalise(images, bgr, dtype)
+    images = torch.randint(0, 256, (len(bgr), 9, 113, 3), dtype=torch.uint8, device=device)
+    expected = torch.cat(
+        [to_input(i[None], (9, 113), order) for i, order in zip(images, bgr, strict=True)]
+    ).to(dtype)
+    order = torch.tensor(bgr, dtype=torch.uint8, device=device)
+    actual = maps.normalise(images, order, dtype)
     assert actual.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(actual, expected)
 
