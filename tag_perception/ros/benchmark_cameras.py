@@ -23,12 +23,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from tag_perception.config import InputError
-from tag_perception.ros import session
+from tag_perception.ros import session, transport
 from tag_perception.ros.children import Child, Children
 from tag_perception.ros.diagnostics import PERCENTILES
 from tag_perception.ros.inputs import below
 from tag_perception.ros.outputs import OUTPUTS
 from tag_perception.ros.process import Stop
+from tag_perception.ros.receiver import Receiver
 
 Value = TypeVar('Value')
 
@@ -88,6 +89,8 @@ class Rig:
         ):
             stop.on_abandon(children.abandon)
             watch = Watch(ros, self.names, children, stop)
+            height, width = self.size
+            transport.populate(height * width * len(self.names))
             node = self._start_node(children, Path(folder))
             watch.until(watch.connected, START_S, node)
             streams = self._start_streams(children, Path(folder))
@@ -177,13 +180,13 @@ class Watch:
         for name in names:
             topic = f'{NODE}/{below(name, "latency")}'
             ros.create_subscription(DiagnosticArray, topic, partial(self._on_latency, name), 10)
-        self._subscriptions = [
-            ros.create_subscription(
+        self._receivers = [
+            Receiver(
+                ros,
                 output.type,
                 f'{NODE}/{below(name, output.topic)}',
                 partial(self._on_output, name, output.topic),
-                output.qos(),
-                raw=True,
+                qos_profile=output.qos(),
             )
             for name in names
             for output in OUTPUTS
@@ -193,7 +196,7 @@ class Watch:
     def connected(self) -> bool:
         """Whether the node publishes what is watched, and is active."""
         active = self.reports.get(f'{NODE}: engine', {}).get('state') == 'active'
-        return active and all(s.get_publisher_count() for s in self._subscriptions)
+        return active and all(r.subscription.get_publisher_count() for r in self._receivers)
 
     def until(self, condition: Callable[[], bool], timeout_s: float, who: Child) -> None:
         """Wait for `condition` or `stop`. Raises InputError if `who` lets the time run out."""
@@ -255,9 +258,9 @@ class Watch:
             executor.remove_node(self._ros)
             executor.shutdown()
 
-    def _on_output(self, name: str, topic: str, message: bytes) -> None:
+    def _on_output(self, name: str, topic: str, message: memoryview, published_ns: int) -> None:
         # After four bytes about the encoding comes the header, and first in it the stamp.
-        self.arrivals[name].setdefault(message[4:12], {})[topic] = time.time_ns()
+        self.arrivals[name].setdefault(bytes(message[4:12]), {})[topic] = time.time_ns()
 
     def _on_latency(self, name: str, message: DiagnosticArray) -> None:
         stamp, pairs = message.header.stamp, message.status[0].values

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -17,6 +19,7 @@ from tag_perception.config import InputError
 from tag_perception.ros import doctor
 from tag_perception.ros.compression import CameraImage, check_image
 from tag_perception.ros.mailbox import Mailbox
+from tag_perception.ros.receiver import Receiver
 from tag_perception.ros.stages import Stages
 from tag_perception.ros.storage import type_name
 from tag_perception.ros.wire import Rejected, read_image
@@ -89,6 +92,7 @@ class CameraInput:
         self.info_topic = node.resolve_topic_name(below(name, 'camera_info'))
         self._node, self._name = node, name
         self._subscriptions: dict[str, Any] = {}
+        self._receiver: Receiver | None = None
         self._last_image_s: float | None = None
         self._rejection: str | None = None
         self._foreign_stamps = False
@@ -100,28 +104,34 @@ class CameraInput:
         self.image_topic = self._node.resolve_topic_name(below(self._name, 'image'))
         self._subscribe('camera_info', CameraInfo, self.info_topic, self._on_info)
         if transport == 'raw':
-            self._subscribe('image', Image, self.image_topic, self._on_image, serialised=True)
+            self._receiver = Receiver(
+                self._node, Image, self.image_topic, self._on_serialised, **self._options('image')
+            )
+            self._subscriptions['image'] = self._receiver.subscription
         else:
             self.image_topic += '/compressed'
-            self._subscribe('image', CompressedImage, self.image_topic, self._on_image)
+            self._subscribe('image', CompressedImage, self.image_topic, self._on_compressed)
 
-    def _subscribe(
-        self, name: str, kind: type, topic: str, callback: Any, serialised: bool = False
-    ) -> None:
+    def _subscribe(self, name: str, kind: type, topic: str, callback: Any) -> None:
         self._subscriptions[name] = self._node.create_subscription(
-            kind,
-            topic,
-            callback,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            event_callbacks=SubscriptionEventCallbacks(
+            kind, topic, callback, **self._options(name)
+        )
+
+    def _options(self, name: str) -> dict[str, Any]:
+        """Of a subscription."""
+        return {
+            'qos_profile': QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            'event_callbacks': SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._on_incompatible_qos(name)
             ),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            raw=serialised,
-        )
+            'qos_overriding_options': QoSOverridingOptions.with_default_policies(),
+        }
 
     def close(self) -> None:
         """Unsubscribe: an inactive node costs nothing."""
+        if self._receiver is not None:
+            self._receiver.destroy()
+            self._receiver = None
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.popitem()[1])
 
@@ -175,11 +185,17 @@ class CameraInput:
     def _on_info(self, message: CameraInfo) -> None:
         self.info = message
 
-    def _on_image(self, came: bytes | CompressedImage, received: dict[str, int]) -> None:
+    def _on_serialised(self, message: memoryview, published_ns: int) -> None:
+        self._on_image(partial(read_image, message), published_ns)
+
+    def _on_compressed(self, message: CompressedImage, received: dict[str, int]) -> None:
+        self._on_image(lambda: message, received['source_timestamp'])
+
+    def _on_image(self, read: Callable[[], CameraImage], published_ns: int) -> None:
         now_ns = time.time_ns()
         self._last_image_s = time.monotonic()
         try:
-            message = read_image(came) if isinstance(came, bytes) else came
+            message = read()
             check_image(message)
         except Rejected as error:
             self.mailbox.reject()
@@ -188,13 +204,13 @@ class CameraInput:
         if not self._limit.admits(self._last_image_s, self.max_rate_hz):
             self.mailbox.skip()
             return
-        stages = Stages(self._sent_ns(message, received))
+        stages = Stages(self._sent_ns(message, published_ns))
         stages.end('transport', now_ns)
         self.mailbox.put(Arrival(message, stages))
 
-    def _sent_ns(self, message: CameraImage, received: dict[str, int]) -> int:
+    def _sent_ns(self, message: CameraImage, published_ns: int) -> int:
         """The image's stamp or, if that is of another clock, when the image was published."""
-        stamp, published_ns = message.header.stamp, received['source_timestamp']
+        stamp = message.header.stamp
         stamp_ns = stamp.sec * 10**9 + stamp.nanosec
         simulated = self._node.get_parameter('use_sim_time').value
         self._foreign_stamps = not simulated and abs(published_ns - stamp_ns) > FOREIGN_NS

@@ -14,7 +14,7 @@ from rclpy.lifecycle import TransitionCallbackReturn as Return
 from rclpy.parameter import Parameter
 
 from tag_perception.config import InputError
-from tag_perception.ros import diagnostics, parameters, process
+from tag_perception.ros import diagnostics, parameters, process, transport
 from tag_perception.ros.channel import Channel, infer_frames
 from tag_perception.ros.frames import TfInput
 from tag_perception.ros.inputs import Arrival, reason
@@ -120,6 +120,8 @@ class PerceptionNode(LifecycleNode):
     def _load(self) -> None:
         self._engine = self._build_engine(self.config.engine)
         self._engine.prepare(len(self.channels))
+        height, width = self._engine.status.network.input_size  # as good a guess as any
+        transport.populate(height * width * len(self.channels))
         self._jpeg = choose_decoder(self._engine.status.device)
         for channel in self.channels:
             channel.load(self._engine, self.config, self._jpeg)

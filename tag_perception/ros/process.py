@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tag_perception.config import InputError
+from tag_perception.ros import transport
 
 GRACE_S = 0.8
 """How long the work may take to end by itself before the process leaves without it."""
@@ -81,6 +82,7 @@ def run(work: Callable[[Stop], int | None], leave: bool = False) -> int:
         number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
+        transport.keep_memory()  # before there is a second thread with memory of its own
         thread = threading.Thread(target=target, name='work', daemon=True)
         thread.start()
         finished.wait()

@@ -89,10 +89,11 @@ def main(arguments: Sequence[str]) -> int:
     rates_hz = {name: float(hz) for name, _, hz in (pair.partition('=') for pair in pairs)}
 
     def work(stop: process.Stop) -> int:
-        from tag_perception.ros import session
+        from tag_perception.ros import session, transport
 
         with session.client('streams') as ros:
             streams = {name: Stream(ros, name, (height, width)) for name in rates_hz}
+            transport.populate(height * width * len(streams))
             deadline_s = time.monotonic() + MATCHING_S
             while not all(stream.matched() for stream in streams.values()):
                 if stop.wait(0.1) or time.monotonic() > deadline_s:

@@ -28,8 +28,14 @@ MALLOC = {
     'MALLOC_MMAP_THRESHOLD_': str(2**30),
     'MALLOC_TRIM_THRESHOLD_': str(2**32),
     'MALLOC_TOP_PAD_': str(64 * 2**20),
+    'MALLOC_ARENA_MAX': '1',
 }
-"""glibc keeps message buffers instead of returning them to the kernel after every frame."""
+"""glibc keeps message buffers instead of returning them to the kernel after every frame, and all
+threads have the same ones: memory that one has touched is there for the others."""
+
+BYTES_PER_PIXEL = 32
+"""Memory that messages need for each pixel of a camera: 3 bytes for each image that waits, is in
+hand or is being taken, and once more for DDS; 5 for mask and depth, here and in its history."""
 
 COPIES = {'GLIBC_TUNABLES': 'glibc.cpu.x86_non_temporal_threshold=0x100000'}
 """Copies of a megabyte and more go past the caches, as glibc does it by itself on processors with
@@ -72,13 +78,37 @@ def prepare() -> None:
     """Apply `environment()` to this process; call before rclpy.init."""
     free_orphans()
     os.environ.update(environment())
-    # malloc read its variables when the process started; these calls do the same now.
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """MALLOC for this process, whose malloc read its variables when it started.
+
+    Threads that have begun by then may keep memory of their own.
+    """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:  # glibc only
-        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+        m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8
         mallopt(m_mmap_threshold, 32 * 2**20)
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_top_pad, int(MALLOC['MALLOC_TOP_PAD_']))
+        mallopt(m_arena_max, int(MALLOC['MALLOC_ARENA_MAX']))
+
+
+def populate(pixels: int) -> None:
+    """Touch the memory that messages of cameras with so many pixels together will need.
+
+    Otherwise the first frames do, page by page: 40 to 100 ms each on a virtual machine, in which
+    the next ones are lost.
+    """
+    libc = ctypes.CDLL(None)
+    libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+    libc.free.argtypes = (ctypes.c_void_p,)
+    step = 2**20
+    blocks = [libc.malloc(step) for _ in range(pixels * BYTES_PER_PIXEL // step)]
+    for block in filter(None, blocks):
+        ctypes.memset(block, 0, step)
+        libc.free(block)
 
 
 def free_orphans(folder: Path = SHARED_MEMORY) -> None:

@@ -1,8 +1,9 @@
 """Images as they lie on the wire: read without deserialising, written without serialising.
 
 An image of 2048×1024 has 2 to 8 MB, and a copy of it costs a millisecond. rclpy copies it three
-times between DDS and a message, and as often on the way back. The few fields before the pixels are
-plain CDR: numbers of at most four bytes, each aligned to its size, and texts behind their length.
+times between DDS and a message, and as often on the way back, and nothing else in Python can run
+meanwhile. The few fields before the pixels are plain CDR: numbers of at most four bytes, each
+aligned to its size, and texts behind their length.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.publisher import Publisher
 from rclpy.serialization import serialize_message
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -45,9 +47,9 @@ class WireImage:
     data: memoryview
 
 
-def read_image(message: bytes) -> WireImage:
+def read_image(message: bytes | memoryview) -> WireImage:
     """The image in a serialised message. Raises Rejected for bytes that are none."""
-    order = ORDERS.get(message[:2])
+    order = ORDERS.get(bytes(message[:2]))
     if order is None:
         raise Rejected(f'{len(message)} bytes that are no message in plain CDR')
     try:
@@ -74,12 +76,12 @@ def _aligned(at: int) -> int:
     return -(-at // 4) * 4
 
 
-def _read_text(message: bytes, at: int, length: int) -> tuple[str, int]:
+def _read_text(message: bytes | memoryview, at: int, length: int) -> tuple[str, int]:
     """A text of `length` bytes with its terminator, as rclpy reads it, and where it ends."""
     end = at + length
     if end > len(message):
         raise IndexError(end)
-    return message[at:end].partition(b'\0')[0].decode(errors='replace'), end
+    return bytes(message[at:end]).partition(b'\0')[0].decode(errors='replace'), end
 
 
 class ImageMessage:
@@ -125,14 +127,20 @@ def _empty(before: int, size: int) -> np.ndarray:
     return memory[begin : begin + before + size]
 
 
+class _Allocator(ctypes.Structure):
+    """rcutils_allocator_t: four functions and their state."""
+
+    _fields_ = (('pointers', ctypes.c_void_p * 5),)
+
+
 class _SerializedMessage(ctypes.Structure):
-    """rcl_serialized_message_t. The allocator is for whoever makes it larger, which is nobody."""
+    """rcl_serialized_message_t; a message that comes in is made larger by its allocator."""
 
     _fields_ = (
         ('buffer', ctypes.c_void_p),
         ('buffer_length', ctypes.c_size_t),
         ('buffer_capacity', ctypes.c_size_t),
-        ('allocator', ctypes.c_void_p * 5),
+        ('allocator', _Allocator),
     )
 
 
@@ -142,23 +150,78 @@ def publish(publisher: Publisher[Any], memory: np.ndarray) -> None:
     Straight to rcl, without Python's lock: rclpy copies the message twice more and keeps the lock
     while DDS copies it. Where rcl does not take it so, rclpy gets it, and says what is wrong.
     """
-    if _rcl_publish is not None:
+    if _rcl is not None:
         message = _SerializedMessage(memory.ctypes.data, len(memory), len(memory))
         with publisher.handle:  # is not destroyed meanwhile
             pointer = publisher.handle.pointer
-            if _rcl_publish(pointer, ctypes.byref(message), None) == 0:
+            if _rcl.publish(pointer, ctypes.byref(message), None) == 0:
                 return
     publisher.publish(memory.tobytes())
 
 
-def _find_rcl_publish() -> Any:
-    """The function in the library that rclpy has loaded; None where that is not to be had."""
+def take(subscription: Subscription[Any]) -> tuple[memoryview, int] | None:
+    """A serialised message and when it was published, in ns; None where there is none.
+
+    Straight from rcl, without Python's lock; by rclpy where rcl does not give it so.
+    """
+    if _rcl is not None:
+        taken = _Taken(_rcl)
+        received = (ctypes.c_int64 * MESSAGE_INFO)()
+        with subscription.handle:  # is not destroyed meanwhile
+            pointer = subscription.handle.pointer
+            message = ctypes.byref(taken.message)
+            if _rcl.take(pointer, message, ctypes.byref(received), None) == 0:
+                return np.asarray(taken).data, received[0]
+    with subscription.handle:
+        found = subscription.handle.take_message(subscription.msg_type, True)
+    return found and (memoryview(found[0]), found[1]['source_timestamp'])
+
+
+MESSAGE_INFO = 32
+"""Numbers of eight bytes, more than rmw_message_info_t has; source_timestamp is the first."""
+
+
+class _Taken:
+    """The memory of a message that rcl has made, given back when nobody looks at it any more."""
+
+    def __init__(self, rcl: _Rcl) -> None:
+        self.message = _SerializedMessage(allocator=rcl.allocator)
+        self._free = rcl.free
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {
+            'data': (self.message.buffer, False),
+            'shape': (self.message.buffer_length,),
+            'typestr': '|u1',
+            'version': 3,
+        }
+
+    def __del__(self) -> None:
+        self._free(ctypes.byref(self.message))
+
+
+class _Rcl:
+    """Functions of the libraries that rclpy has loaded. Raises where they are not to be had."""
+
+    def __init__(self) -> None:
+        rcl, rcutils = ctypes.CDLL('librcl.so'), ctypes.CDLL('librcutils.so')
+        self.publish = rcl.rcl_publish_serialized_message
+        self.publish.argtypes = (ctypes.c_void_p,) * 3
+        self.take = rcl.rcl_take_serialized_message
+        self.take.argtypes = (ctypes.c_void_p,) * 4
+        self.free = rcutils.rcutils_uint8_array_fini
+        self.free.argtypes = (ctypes.c_void_p,)
+        allocator = rcutils.rcutils_get_default_allocator
+        allocator.restype = _Allocator
+        self.allocator = allocator()
+
+
+def _find_rcl() -> _Rcl | None:
     try:
-        function = ctypes.CDLL('librcl.so').rcl_publish_serialized_message
+        return _Rcl()
     except (OSError, AttributeError):
         return None
-    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-    return function
 
 
-_rcl_publish = _find_rcl_publish()
+_rcl = _find_rcl()

@@ -26,6 +26,7 @@ from tag_perception.config import InputError
 from tag_perception.core.preprocess import to_input, to_tensor, view_of
 from tag_perception.core.structures import Camera, Objects3D, Scene, View
 from tag_perception.core.tasks import semantic
+from tag_perception.runtime import streams
 from tag_perception.runtime.branch import Branch
 from tag_perception.runtime.copiers import Copiers
 from tag_perception.runtime.decoding import Labeller, decode
@@ -79,12 +80,12 @@ class CudaRunner:
         """Raises InputError where `backend` cannot run the network here."""
         self._size, self._names = trunk.config.input_size, trunk.names
         self._dtype, self._device = dtype, device
-        self._branch = Branch()
+        self._stream = streams.borrow(device)
+        self._branch = Branch(streams.borrow(device))
         self._network = _build_network(trunk, device, dtype, backend, self._branch)
         self._peak_head = trunk.peak_head and trunk.peak_head.to(device, dtype)
         self._label = _choose_labeller(device)
         self._normalise = _choose_normaliser(backend, self._size, dtype)
-        self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._copiers = Copiers()
         self._graphs: OrderedDict[tuple[int, int, int], Pass] = OrderedDict()
@@ -123,6 +124,8 @@ class CudaRunner:
         del self._network, self._peak_head
         self._copiers.close()
         self._forget()
+        for stream in (self._stream, self._branch.stream):
+            streams.give_back(self._device, stream)
 
     def _batch(self, images: list[Wrapped], cameras: list[Camera]) -> list[Scene]:
         """One pass for all, or several smaller ones where the memory does not suffice."""

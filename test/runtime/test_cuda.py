@@ -152,17 +152,18 @@ def test_stages_are_timed_inside_the_graph(weights):
 @on_gpu
 def test_graphs_are_bounded_and_memory_is_given_back(weights, caplog):
     caplog.set_level('INFO')
-    gc.collect()
-    before = torch.cuda.memory_allocated()  # what other tests have left, as textures of streets
-    engine = build(weights)
-    for extra in range(cuda.MAX_GRAPHS + 2):
-        engine(image(0, HEIGHT, WIDTH + extra), None)
-    assert len(engine._runner._graphs) == cuda.MAX_GRAPHS
-    assert 'dropped' in caplog.text
-    engine.close()
-    gc.collect()
-    torch.cuda.empty_cache()
-    assert torch.cuda.memory_allocated() - before < 64 * 2**20  # workspaces of cuBLAS stay
+    left = []
+    for _ in range(3):
+        engine = build(weights)
+        for extra in range(cuda.MAX_GRAPHS + 2):
+            engine(image(0, HEIGHT, WIDTH + extra), None)
+        assert len(engine._runner._graphs) == cuda.MAX_GRAPHS
+        assert 'dropped' in caplog.text
+        engine.close()
+        gc.collect()
+        torch.cuda.empty_cache()
+        left.append(torch.cuda.memory_allocated())
+    assert left[2] == left[1]  # the first one leaves what cuBLAS keeps for a stream
 
 
 def memory_stays_flat(engine, before, after):

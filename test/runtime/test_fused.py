@@ -38,7 +38,7 @@ def trunk(preset, sparse=True, **changes):
 
 def fuse(plain):
     """Waits for the branch, as the decoding does."""
-    branch = Branch()
+    branch = Branch(torch.cuda.Stream())
     ours = fused.FusedTrunk(plain, branch)
     ours.register_forward_hook(lambda *_: branch.join())
     return ours

@@ -172,7 +172,7 @@ def test_all_that_is_captured_lies_on_the_device(weights, fake_cuda, sparse):
     runner._peak_head = trunk.peak_head and trunk.peak_head.to(meta, torch.float16)
     runner._network = trunk.to(meta, torch.float16)
     runner._normalise = cuda._choose_normaliser('torch', trunk.config.input_size, torch.float16)
-    runner._branch = Branch()
+    runner._branch = Branch(torch.cuda.Stream())
     runner._label = lambda logits, size: torch.zeros(2, *size, dtype=torch.uint8, device=meta)
     view = view_of([CAMERA, CAMERA], trunk.config.input_size, meta)
     images = torch.empty(2, HEIGHT, WIDTH, 3, dtype=torch.uint8, device=meta)
