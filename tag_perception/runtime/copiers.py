@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-COPIERS = 4
+COPIERS = 3
 """Threads that copy at the same time: one does not use up what the memory gives, and more than
 these wait for each other (docs/speed.md)."""
 
