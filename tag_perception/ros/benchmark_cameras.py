@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,9 +87,11 @@ class Rig:
             tempfile.TemporaryDirectory(prefix='tag_perception_') as folder,
             Children() as children,
             session.client('benchmark_cameras') as ros,
+            ExitStack() as on_exit,
         ):
             stop.on_abandon(children.abandon)
             watch = Watch(ros, self.names, children, stop)
+            on_exit.callback(watch.close)
             height, width = self.size
             transport.populate(height * width * len(self.names))
             node = self._start_node(children, Path(folder))
@@ -180,23 +183,31 @@ class Watch:
         for name in names:
             topic = f'{NODE}/{below(name, "latency")}'
             ros.create_subscription(DiagnosticArray, topic, partial(self._on_latency, name), 10)
-        self._receivers = [
-            Receiver(
-                ros,
+        self._receivers = [Receiver(ros) for _ in names]
+        self._subscriptions = [
+            receiver.subscribe(
                 output.type,
                 f'{NODE}/{below(name, output.topic)}',
                 partial(self._on_output, name, output.topic),
                 qos_profile=output.qos(),
+                raw=True,
             )
-            for name in names
+            for receiver, name in zip(self._receivers, names, strict=True)
             for output in OUTPUTS
             if output.topic in WATCHED
         ]
+        for receiver in self._receivers:
+            receiver.start()
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for receiver in self._receivers:
+            receiver.destroy()
 
     def connected(self) -> bool:
         """Whether the node publishes what is watched, and is active."""
         active = self.reports.get(f'{NODE}: engine', {}).get('state') == 'active'
-        return active and all(r.subscription.get_publisher_count() for r in self._receivers)
+        return active and all(s.get_publisher_count() for s in self._subscriptions)
 
     def until(self, condition: Callable[[], bool], timeout_s: float, who: Child) -> None:
         """Wait for `condition` or `stop`. Raises InputError if `who` lets the time run out."""

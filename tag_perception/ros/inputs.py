@@ -102,38 +102,35 @@ class CameraInput:
         """Subscribe. Best effort and depth 1, so that the newest frame is the only one waiting."""
         self._last_image_s = self._rejection = self.withheld = None
         self.image_topic = self._node.resolve_topic_name(below(self._name, 'image'))
+        self._receiver = Receiver(self._node)
         self._subscribe('camera_info', CameraInfo, self.info_topic, self._on_info)
         if transport == 'raw':
-            self._receiver = Receiver(
-                self._node, Image, self.image_topic, self._on_serialised, **self._options('image')
-            )
-            self._subscriptions['image'] = self._receiver.subscription
+            self._subscribe('image', Image, self.image_topic, self._on_serialised, raw=True)
         else:
             self.image_topic += '/compressed'
             self._subscribe('image', CompressedImage, self.image_topic, self._on_compressed)
+        self._receiver.start()
 
-    def _subscribe(self, name: str, kind: type, topic: str, callback: Any) -> None:
-        self._subscriptions[name] = self._node.create_subscription(
-            kind, topic, callback, **self._options(name)
-        )
-
-    def _options(self, name: str) -> dict[str, Any]:
-        """Of a subscription."""
-        return {
-            'qos_profile': QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            'event_callbacks': SubscriptionEventCallbacks(
+    def _subscribe(self, name: str, kind: type, topic: str, callback: Any, **options: Any) -> None:
+        assert self._receiver is not None
+        self._subscriptions[name] = self._receiver.subscribe(
+            kind,
+            topic,
+            callback,
+            qos_profile=QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._on_incompatible_qos(name)
             ),
-            'qos_overriding_options': QoSOverridingOptions.with_default_policies(),
-        }
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            **options,
+        )
 
     def close(self) -> None:
         """Unsubscribe: an inactive node costs nothing."""
         if self._receiver is not None:
             self._receiver.destroy()
-            self._receiver = None
-        while self._subscriptions:
-            self._node.destroy_subscription(self._subscriptions.popitem()[1])
+        self._receiver = None
+        self._subscriptions.clear()
 
     def reject(self, error: Exception) -> None:
         """Remember and log why a frame could not be used."""
@@ -182,14 +179,14 @@ class CameraInput:
             topic = self._subscriptions[name].topic_name
             self._node.get_logger().warning(f'{topic}: nothing arrives: {self._why(name)}')
 
-    def _on_info(self, message: CameraInfo) -> None:
+    def _on_info(self, message: CameraInfo, published_ns: int) -> None:
         self.info = message
 
     def _on_serialised(self, message: memoryview, published_ns: int) -> None:
         self._on_image(partial(read_image, message), published_ns)
 
-    def _on_compressed(self, message: CompressedImage, received: dict[str, int]) -> None:
-        self._on_image(lambda: message, received['source_timestamp'])
+    def _on_compressed(self, message: CompressedImage, published_ns: int) -> None:
+        self._on_image(lambda: message, published_ns)
 
     def _on_image(self, read: Callable[[], CameraImage], published_ns: int) -> None:
         now_ns = time.time_ns()

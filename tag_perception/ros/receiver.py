@@ -1,76 +1,111 @@
-"""Subscriptions to serialised messages that leave Python's lock to others while they take one."""
+"""Messages of a few topics, taken and handled in a thread beside the executor.
+
+For every message, rclpy's executor makes a new wait set of all that the node has, which takes
+longer than handling it, and images of several cameras wait for each other in its one thread.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.executors import await_or_execute
+from rclpy.guard_condition import GuardCondition
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.subscription import Subscription
-from rclpy.waitable import NumberOfEntities, Waitable
 
 from tag_perception.ros import wire
 
-Callback = Callable[[memoryview, int], None]
-"""Gets the message, and when it was published, in ns."""
+Callback = Callable[[Any, int], None]
+"""Gets a message, and when it was published, in ns."""
+ASK_NS = 10**9
+"""After so long without a message the thread asks whether rclpy is still there."""
 
 
-class Receiver(Waitable[Any]):
-    """A subscription whose messages the executor waits for, and `wire.take` fetches."""
+class Receiver:
+    """Subscriptions with a thread that takes their messages and events, from `start` to `destroy`.
 
-    def __init__(
-        self, node: Node, kind: type, topic: str, callback: Callback, **options: Any
-    ) -> None:
-        """As `Node.create_subscription`, but for the callback."""
-        super().__init__(node.default_callback_group)
-        self.subscription: Subscription[Any] = node.create_subscription(
-            kind, topic, _never, raw=True, callback_group=_OnlyEvents(), **options
+    Of messages that came together, those of the topic that was named first are handled first.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._handlers: list[tuple[Subscription[Any], Callback]] = []
+        self._end = GuardCondition(None, None, node.context)
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name='receive', daemon=True)
+
+    def subscribe(self, kind: type, topic: str, callback: Callback, **options: Any) -> Any:
+        """As `Node.create_subscription`, but for the callback.
+
+        With `raw` the callback gets a memoryview, taken without Python's lock.
+        """
+        subscription: Subscription[Any] = self._node.create_subscription(
+            kind, topic, _never, callback_group=_Elsewhere(), **options
         )
-        self._node, self._callback = node, callback
-        self._index: int | None = None
-        node.add_waitable(self)
+        self._handlers.append((subscription, callback))
+        return subscription
+
+    def start(self) -> None:
+        """Take messages from now on."""
+        self._thread.start()
 
     def destroy(self) -> None:
-        """Unsubscribe."""
-        self._node.remove_waitable(self)
-        self._node.destroy_subscription(self.subscription)
+        """Unsubscribe; after this no message is handled any more."""
+        self._ended = True
+        self._end.trigger()
+        if self._thread.is_alive():
+            self._thread.join()
+        for subscription, _ in self._handlers:
+            self._node.destroy_subscription(subscription)
+        self._end.destroy()
 
-    def __enter__(self) -> None:
-        self.subscription.handle.__enter__()
+    def _run(self) -> None:
+        context, end = self._node.context, self._end.handle
+        with ExitStack() as held:  # what is waited for is not destroyed meanwhile
+            assert context.handle is not None
+            subscriptions = [subscription for subscription, _ in self._handlers]
+            events = [event for s in subscriptions for event in s.event_handlers]
+            parts: list[Any] = [context.handle, end, *(s.handle for s in subscriptions), *events]
+            for part in parts:
+                held.enter_context(part)
+            sizes = len(subscriptions), 1, 0, 0, 0, len(events)
+            wait_set = rclpy_implementation.WaitSet(*sizes, context.handle)
+            while not self._ended and context.ok():
+                wait_set.clear_entities()
+                for subscription in subscriptions:
+                    wait_set.add_subscription(subscription.handle)
+                wait_set.add_guard_condition(end)
+                for event in events:
+                    event.add_to_wait_set(wait_set)
+                wait_set.wait(ASK_NS)
+                ready = wait_set.get_ready_entities('subscription')
+                for event in events:
+                    if event.is_ready(wait_set):
+                        self._call(event.callback, event.take_data())
+                for subscription, callback in self._handlers:
+                    if subscription.handle.pointer in ready and not self._ended:
+                        self._call(callback, *(wire.take(subscription) or ()))
 
-    def __exit__(self, *exception: Any) -> None:
-        self.subscription.handle.__exit__(*exception)
-
-    def get_num_entities(self) -> NumberOfEntities:
-        """What a wait set needs room for."""
-        return NumberOfEntities(num_subs=1)
-
-    def add_to_wait_set(self, wait_set: Any) -> None:
-        """Wait for a message."""
-        self._index = wait_set.add_subscription(self.subscription.handle)
-
-    def is_ready(self, wait_set: Any) -> bool:
-        """Whether there is one."""
-        return self._index is not None and wait_set.is_ready('subscription', self._index)
-
-    def take_data(self) -> tuple[memoryview, int] | None:
-        """The message; None where it is gone again."""
-        return wire.take(self.subscription)
-
-    async def execute(self, taken_data: tuple[memoryview, int] | None) -> None:
-        """Hand it over."""
-        if taken_data is not None:
-            await await_or_execute(self._callback, *taken_data)
+    def _call(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """With what was taken, if there was anything."""
+        try:
+            if arguments:
+                callback(*arguments)
+        except Exception as error:  # no message may end the thread
+            text = f'a callback failed: {type(error).__name__}: {error}'
+            self._node.get_logger().error(text, throttle_duration_sec=1.0)
 
 
-class _OnlyEvents(ReentrantCallbackGroup):
-    """Lets the executor handle the events of a subscription, and not its messages."""
+class _Elsewhere(ReentrantCallbackGroup):
+    """What the executor leaves alone: waiting for events only, it would wake for every message."""
 
     def can_execute(self, entity: Any) -> Any:
-        return not isinstance(entity, Subscription)
+        return False
 
 
-def _never(message: bytes) -> None:
+def _never(message: object) -> None:
     raise AssertionError('the receiver takes the messages')

@@ -159,12 +159,13 @@ def publish(publisher: Publisher[Any], memory: np.ndarray) -> None:
     publisher.publish(memory.tobytes())
 
 
-def take(subscription: Subscription[Any]) -> tuple[memoryview, int] | None:
-    """A serialised message and when it was published, in ns; None where there is none.
+def take(subscription: Subscription[Any]) -> tuple[Any, int] | None:
+    """A message and when it was published, in ns; None where there is none.
 
-    Straight from rcl, without Python's lock; by rclpy where rcl does not give it so.
+    Of a `raw` subscription it is a memoryview, straight from rcl, without Python's lock; by rclpy
+    where rcl does not give it so.
     """
-    if _rcl is not None:
+    if _rcl is not None and subscription.raw:
         taken = _Taken(_rcl)
         received = (ctypes.c_int64 * MESSAGE_INFO)()
         with subscription.handle:  # is not destroyed meanwhile
@@ -173,8 +174,11 @@ def take(subscription: Subscription[Any]) -> tuple[memoryview, int] | None:
             if _rcl.take(pointer, message, ctypes.byref(received), None) == 0:
                 return np.asarray(taken).data, received[0]
     with subscription.handle:
-        found = subscription.handle.take_message(subscription.msg_type, True)
-    return found and (memoryview(found[0]), found[1]['source_timestamp'])
+        found = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+    if found is None:
+        return None
+    message, info = found
+    return memoryview(message) if subscription.raw else message, info['source_timestamp']
 
 
 MESSAGE_INFO = 32

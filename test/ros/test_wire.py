@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from unittest.mock import patch
 
 import numpy as np
@@ -9,14 +8,11 @@ import pytest
 from builtin_interfaces.msg import Time
 from hypothesis import given
 from hypothesis import strategies as st
-from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from tag_perception.ros import wire
-from tag_perception.ros.receiver import Receiver
 from tag_perception.ros.wire import ImageMessage, Rejected, read_image
 
 from ..fuzz.cases import cases
@@ -169,18 +165,22 @@ def refuse(*_: object) -> int:
     return 1
 
 
-@pytest.fixture(params=['rcl', 'without rcl', 'rcl refuses'])
-def way(request, monkeypatch):
-    """In which messages go out and come in."""
+every_way = pytest.mark.parametrize('way', ['rcl', 'without rcl', 'rcl refuses'])
+
+
+def choose(way, monkeypatch):
+    """In which way messages go out and come in."""
     assert wire._rcl is not None
-    if request.param == 'without rcl':
+    if way == 'without rcl':
         monkeypatch.setattr(wire, '_rcl', None)
-    elif request.param == 'rcl refuses':
+    elif way == 'rcl refuses':
         monkeypatch.setattr(wire._rcl, 'publish', refuse)
         monkeypatch.setattr(wire._rcl, 'take', refuse)
 
 
-def test_a_subscriber_gets_what_was_in_the_memory(client, spin_until, way):
+@every_way
+def test_a_subscriber_gets_what_was_in_the_memory(client, spin_until, monkeypatch, way):
+    choose(way, monkeypatch)
     received: list[Image] = []
     client.create_subscription(Image, 'wire', received.append, 5)
     publisher = client.create_publisher(Image, 'wire', 5)
@@ -192,57 +192,3 @@ def test_a_subscriber_gets_what_was_in_the_memory(client, spin_until, way):
     spin_until(lambda: len(received) == 3, client)
     assert [image.header.frame_id for image in received] == ['eye0', 'eye1', 'eye2']
     assert [set(np.frombuffer(m.data, np.float32)) for m in received] == [{0.0}, {1.0}, {2.0}]
-
-
-def test_taken_messages_are_those_sent_and_stay_so(client, spin_until, way):
-    received: list[tuple[memoryview, int]] = []
-    receiver = Receiver(client, Image, 'wire', lambda *came: received.append(came), qos_profile=5)
-    publisher = client.create_publisher(Image, 'wire', 5)
-    spin_until(lambda: publisher.get_subscription_count() > 0, client)
-    begin_ns = time.time_ns()
-    sent = [make_image(size=(60 * n, 80), frame_id=f'eye{n}') for n in (1, 3, 2)]
-    for image in sent:
-        publisher.publish(image)
-    spin_until(lambda: len(received) == 3, client)
-    assert [fields(read_image(message)) for message, _ in received] == [fields(i) for i in sent]
-    assert all(begin_ns <= published_ns <= time.time_ns() for _, published_ns in received)
-    kept = read_image(received[0][0])
-    del received[:]  # the image looks at the memory of the message, which must not be given back
-    for image in sent:
-        publisher.publish(image)
-    spin_until(lambda: len(received) == 3, client)
-    assert fields(kept) == fields(sent[0])
-    receiver.destroy()
-
-
-def test_nothing_comes_after_the_end(client, spin_until):
-    received: list[object] = []
-    receiver = Receiver(client, Image, 'wire', lambda *_: received.append(1), qos_profile=5)
-    other: list[object] = []
-    client.create_subscription(Image, 'wire', other.append, 5)
-    publisher = client.create_publisher(Image, 'wire', 5)
-    spin_until(lambda: publisher.get_subscription_count() == 2, client)
-    publisher.publish(make_image())
-    receiver.destroy()
-    spin_until(lambda: len(other) == 1, client)
-    assert publisher.get_subscription_count() == 1
-    assert received == []
-
-
-def test_there_is_no_message_to_take(client, way):
-    receiver = Receiver(client, Image, 'wire', lambda *_: None, qos_profile=5)
-    assert wire.take(receiver.subscription) is None
-    receiver.destroy()
-
-
-def test_an_event_of_the_subscription_is_told(client, spin_until):
-    """The group that keeps its messages from the executor lets events through."""
-    told: list[object] = []
-    receiver = Receiver(
-        client, Image, 'wire', lambda *_: None, qos_profile=5,
-        event_callbacks=SubscriptionEventCallbacks(incompatible_qos=told.append),
-    )  # fmt: skip
-    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    client.create_publisher(Image, 'wire', best_effort)
-    spin_until(lambda: len(told) == 1, client)
-    receiver.destroy()
