@@ -33,9 +33,10 @@ MALLOC = {
 """glibc keeps message buffers instead of returning them to the kernel after every frame, and all
 threads have the same ones: memory that one has touched is there for the others."""
 
-BYTES_PER_PIXEL = 32
-"""Memory that messages need for each pixel of a camera: 3 bytes for each image that waits, is in
-hand or is being taken, and once more for DDS; 5 for mask and depth, here and in its history."""
+BYTES_PER_PIXEL = 48
+"""Memory that messages need for each pixel of a camera: 3 bytes for each of five images (one is
+waiting, two are in hand, one is being taken and is there twice), 5 for mask and depth, here and
+five times in the history of DDS, which fills when a subscriber is late."""
 
 COPIES = {'GLIBC_TUNABLES': 'glibc.cpu.x86_non_temporal_threshold=0x100000'}
 """Copies of a megabyte and more go past the caches, as glibc does it by itself on processors with
