@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.event_handler import EventHandler
 from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
@@ -85,19 +86,30 @@ class Receiver:
                 ready = wait_set.get_ready_entities('subscription')
                 for event in events:
                     if event.is_ready(wait_set):
-                        self._call(event.callback, event.take_data())
+                        self._attempt(_tell, event)
                 for subscription, callback in self._handlers:
                     if subscription.handle.pointer in ready and not self._ended:
-                        self._call(callback, *(wire.take(subscription) or ()))
+                        self._attempt(_deliver, subscription, callback)
 
-    def _call(self, callback: Callable[..., None], *arguments: Any) -> None:
-        """With what was taken, if there was anything."""
+    def _attempt(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Log what it raises: no message, be it no message at all, may end the thread."""
         try:
-            if arguments:
-                callback(*arguments)
-        except Exception as error:  # no message may end the thread
+            step(*arguments)
+        except Exception as error:
             text = f'a callback failed: {type(error).__name__}: {error}'
             self._node.get_logger().error(text, throttle_duration_sec=1.0)
+
+
+def _deliver(subscription: Subscription[Any], callback: Callback) -> None:
+    found = wire.take(subscription)
+    if found is not None:
+        callback(*found)
+
+
+def _tell(event: EventHandler) -> None:
+    what = event.take_data()
+    if what is not None:
+        event.callback(what)
 
 
 class _Elsewhere(ReentrantCallbackGroup):

@@ -104,6 +104,35 @@ def test_an_error_is_logged_and_the_next_message_comes(client, receiver, spin_un
     assert 'a callback failed: ValueError: no good' in capfd.readouterr().err
 
 
+def test_what_is_no_message_is_passed_over(client, receiver, spin_until):
+    received: list[int] = []
+    receiver.subscribe(CameraInfo, 'info', lambda *_: received.append(1), qos_profile=5)
+    publisher = client.create_publisher(CameraInfo, 'info', 5)
+    connect(receiver, publisher, spin_until, client)
+    publisher.publish(b'\0\1\0\0' + b'\xff' * 9)
+    publisher.publish(CameraInfo())
+    spin_until(lambda: received, client)
+
+
+def test_an_error_of_rcl_does_not_end_the_thread(client, receiver, spin_until, monkeypatch):
+    received: list[int] = []
+    plain, failures = wire.take, []
+
+    def take(subscription):
+        if not failures:
+            failures.append(1)
+            raise RuntimeError('rcl has it wrong')
+        return plain(subscription)
+
+    monkeypatch.setattr(wire, 'take', take)
+    receiver.subscribe(Image, 'wire', lambda *_: received.append(1), qos_profile=5, raw=True)
+    publisher = client.create_publisher(Image, 'wire', 5)
+    connect(receiver, publisher, spin_until, client)
+    publisher.publish(make_image())
+    spin_until(lambda: received, client)
+    assert failures
+
+
 def test_nothing_comes_after_the_end(client, spin_until):
     received: list[object] = []
     receiver, other = Receiver(client), []
