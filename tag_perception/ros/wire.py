@@ -28,6 +28,8 @@ ORDERS = {b'\x00\x00': '>', b'\x00\x01': '<'}
 
 CACHE_LINE = 64
 """Bytes; what the CPU writes in one go."""
+MESSAGE_INFO = 32
+"""Numbers of eight bytes, more than rmw_message_info_t has; source_timestamp is the first."""
 
 
 class Rejected(ValueError):
@@ -179,10 +181,6 @@ def take(subscription: Subscription[Any]) -> tuple[Any, int] | None:
         return None
     message, info = found
     return memoryview(message) if subscription.raw else message, info['source_timestamp']
-
-
-MESSAGE_INFO = 32
-"""Numbers of eight bytes, more than rmw_message_info_t has; source_timestamp is the first."""
 
 
 class _Taken:

@@ -16,6 +16,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from tag_perception.config import InputError
+from tag_perception.ros import transport
 from tag_perception.ros.bag import process_bag
 from tag_perception.ros.node import PerceptionNode
 from tag_perception.ros.outputs import OUTPUTS
@@ -183,13 +184,17 @@ def test_six_cameras_that_wait_together_share_a_pass_and_the_newest_frames_win(c
         assert (counts['received'], counts['rejected']) == (str(len(stamps) + 2), '0')
 
 
-def test_a_limited_batch_serves_first_who_waits_longest(cameras):
+def test_a_limited_batch_serves_first_who_waits_longest(cameras, monkeypatch):
     class Small(FakeEngine):
         largest_batch = 2
 
+    populated: list[int] = []
+    monkeypatch.setattr(transport, 'populate', populated.append)
     six = cameras(*SIX, engine=Small)
     six.start()
     assert six.engine.prepared_for == 6
+    height, width = six.engine.status.network.input_size
+    assert populated == [6 * height * width]
     six.together({name: make_image(stamp_ns=3 + i) for i, name in enumerate(SIX)})
     assert six.engine.batches == [1, 2, 2, 2]
     first = np.frombuffer(make_image(stamp_ns=1).data, np.uint8)

@@ -5,13 +5,15 @@ import resource
 import subprocess
 import sys
 
+import pytest
+
 from tag_perception.ros import transport
 
 PIXELS = 2**20
 
 BEGIN = """
 import resource, threading
-from tag_perception.ros import process, session, transport
+from tag_perception.ros import process  # all else later, as our commands have it
 
 def touch(size):
     begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,24 +26,30 @@ def in_a_thread(*arguments):
     thread.join()
 
 def work(stop):
+    from tag_perception.ros import session, transport
     with session.client('populated'):
 """
 
 
-def numbers_of(*lines: str) -> list[int]:
-    """What `lines` print in a process of its own that has a node."""
+def numbers_of(*lines: str, launched: bool) -> list[int]:
+    """What `lines` print in a process with a node; `launched` in the environment that it needs."""
     code = BEGIN + '\n'.join(f'        {line}' for line in lines) + '\nprocess.run(work)'
-    environment = {**os.environ, **transport.environment()}
+    ours = {*transport.MALLOC, *transport.COPIES}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    if launched:
+        environment |= transport.environment(environment)
     done = subprocess.run(
         [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True
     )
     return [int(number) for number in done.stdout.split()]
 
 
-def test_heap_that_was_populated_is_there_for_every_thread():
+@pytest.mark.parametrize('launched', [True, False])
+def test_heap_that_was_populated_is_there_for_every_thread(launched):
     size = PIXELS * transport.BYTES_PER_PIXEL // 4
     pages = size / resource.getpagesize()
     before, after = numbers_of(
-        f'in_a_thread({size})', f'transport.populate({PIXELS})', f'in_a_thread({size})'
-    )
+        f'in_a_thread({size})', f'transport.populate({PIXELS})', f'in_a_thread({size})',
+        launched=launched,
+    )  # fmt: skip
     assert after < 0.1 * pages < before

@@ -12,7 +12,7 @@ from tag_perception.core import checkpoint
 from tag_perception.core.preprocess import view_of
 from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.core.tasks import decode
-from tag_perception.runtime import cuda
+from tag_perception.runtime import cuda, passes
 from tag_perception.runtime.engine import DTYPES, Engine, EngineConfig
 from tag_perception.runtime.runner import EngineFailure
 from tag_perception.runtime.trunk import Trunk
@@ -202,17 +202,17 @@ def test_what_is_packed_for_the_download_comes_out_again():
     torch.manual_seed(0)
     outputs = {'detection3d': torch.randn(2, 43, 8, 16), 'semantic': torch.randn(2, 19, 8, 16)}
     scene = decode(outputs, view_of([CAMERA, CAMERA], (64, 128), 'cpu'))
-    packed = cuda._pack(scene)
+    packed = passes.pack(scene)
     assert packed.keys() == {'semantic', 'boxes'}
     assert packed['boxes'].shape == (2, 50, 17)
     for index in range(2):
-        again = cuda._unpack({name: tensor[index] for name, tensor in packed.items()})
+        again = passes.unpack({name: tensor[index] for name, tensor in packed.items()})
         assert again.depth is None
         assert torch.equal(again.semantic, scene.semantic[index])
         for name, value in vars(scene.detection3d).items():
             assert getattr(again.detection3d, name).dtype == value.dtype
             assert torch.equal(getattr(again.detection3d, name), value[index])
-    assert cuda.WIDTHS.keys() == {field.name for field in fields(Objects3D)}
+    assert passes.WIDTHS.keys() == {field.name for field in fields(Objects3D)}
 
 
 class ShortOfMemory(cuda.CudaRunner):

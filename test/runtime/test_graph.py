@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from tag_perception.core import checkpoint
 from tag_perception.core.preprocess import view_of
-from tag_perception.runtime import cuda
+from tag_perception.runtime import cuda, passes
 from tag_perception.runtime.branch import Branch
 from tag_perception.runtime.runner import EngineFailure
 from tag_perception.runtime.trunk import Trunk
@@ -182,7 +182,7 @@ def test_all_that_is_captured_lies_on_the_device(weights, fake_cuda, sparse):
         runner._compute(images, bgr, view, marks.append)  # warms up
         with Strays() as strays:
             scene = runner._compute(images, bgr, view, marks.append)
-            packed = cuda._pack(scene)
+            packed = passes.pack(scene)
     assert strays.found == []
     assert marks == 2 * ['preprocess', 'network', 'maps', 'decode']
     assert {name: tuple(tensor.shape) for name, tensor in packed.items()} == {
