@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -38,6 +39,8 @@ ANSWER_S = 60.0
 """How long lockstep waits for the results of one frame."""
 FLUSHING_S = 0.3
 """What was just sent is lost with its publisher: the last messages get this time to arrive."""
+ACKNOWLEDGING_S = 10.0
+"""How long they get at most where a reliable subscriber has not acknowledged them."""
 LATE_S = 1.0
 """How much later than the node's counts its results may arrive."""
 RESENDS = 3
@@ -95,7 +98,7 @@ def play_bag(
                 while playback.loop and not stop.is_set():
                     player.play_once(bar)
         finally:
-            stop.wait(FLUSHING_S)
+            player.flush()
             player.close()
     return player.played
 
@@ -146,6 +149,18 @@ class _Player:
                 self._publishers[topic].publish(bytes(data))
             self.played.messages[topic] = self.played.messages.get(topic, 0) + 1
             bar.update()
+
+    def flush(self) -> None:
+        """Let the last messages arrive; only reliable subscribers say when they did."""
+        self._stop.wait(FLUSHING_S)
+        deadline_s = time.monotonic() + ACKNOWLEDGING_S
+        for topic, publisher in self._publishers.items():
+            while not publisher.wait_for_all_acked(Duration(seconds=0.05)):
+                if self._stop.is_set():
+                    return
+                if time.monotonic() > deadline_s:
+                    log.warning('a subscriber has not taken the last messages of %s', topic)
+                    break
 
     def close(self) -> None:
         """Give the node back."""

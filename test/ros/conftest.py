@@ -110,6 +110,9 @@ class Process:
         assert 'Traceback' not in self.output, self.output
         assert seconds < END_S, self.output
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -25,7 +26,7 @@ from tag_perception.ros.recorder import record_bag
 from tag_perception.ros.storage import BagReader, BagWriter
 
 from .conftest import FAKES
-from .fakes import FakeEngine, make_image
+from .fakes import TIMEOUT_S, FakeEngine, make_image
 from .test_bag import frames
 
 
@@ -261,6 +262,52 @@ def test_the_last_message_arrives_although_its_publisher_goes(start, tmp_path, c
         player = start('-m', 'tag_perception', 'play-bag', str(tmp_path / 'in.mcap'))
         spin_until(lambda: images and nanoseconds(images[-1].header.stamp) == last_ns, client)
         assert player.wait() == 0, player.output
+
+
+SUBSCRIBER = """
+import rclpy
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node('subscriber')
+node.create_subscription(Image, '/image', lambda m: print('got', m.header.stamp.nanosec), 10)
+rclpy.spin(node)
+"""
+
+
+@pytest.fixture
+def stopped_subscriber(start, player):
+    """A process that subscribes to /image, and is stopped as soon as `player` knows of it."""
+    subscriber = start('-c', SUBSCRIBER)
+    probe = player.create_publisher(Image, '/image', 1)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not probe.get_subscription_count():
+        assert time.monotonic() < deadline, subscriber.output
+        time.sleep(0.01)
+    player.destroy_publisher(probe)
+    subscriber.signal(signal.SIGSTOP)
+    return subscriber
+
+
+def test_the_last_message_waits_for_a_subscriber_that_is_held_up(
+    tmp_path, player, stopped_subscriber
+):
+    make_bag(frames(3, None, False), tmp_path / 'in.mcap')
+    thread = play(player, tmp_path / 'in.mcap', Playback())
+    time.sleep(2.0)  # all is sent after half a second
+    stopped_subscriber.signal(signal.SIGCONT)
+    thread.join()
+    player.destroy_node()
+    assert thread.played.messages['/image'] == 3
+    stopped_subscriber.wait_for(f'got {frames(3)[-1].stamp_ns % 10**9}')
+
+
+def test_playing_ends_although_a_subscriber_never_answers(
+    tmp_path, player, stopped_subscriber, monkeypatch, caplog
+):
+    monkeypatch.setattr('tag_perception.ros.player.ACKNOWLEDGING_S', 0.5)
+    make_bag(frames(3, None, False), tmp_path / 'in.mcap')
+    play_bag(tmp_path / 'in.mcap', player, Playback())
+    assert 'a subscriber has not taken the last messages of /image' in caplog.text
 
 
 def test_playing_ends_cleanly(start, tmp_path):
