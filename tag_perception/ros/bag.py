@@ -23,7 +23,7 @@ from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.ros.compression import CameraImage, check_image
 from tag_perception.ros.frames import StaticTransforms
 from tag_perception.ros.mailbox import Counts
-from tag_perception.ros.messages import DetectionsMessage, to_camera_info
+from tag_perception.ros.messages import to_camera_info, to_detections
 from tag_perception.ros.outputs import LATCHED
 from tag_perception.ros.parameters import PerceptionConfig
 from tag_perception.ros.pipeline import Engine, Pipeline
@@ -213,7 +213,6 @@ class _FrameRecorder:
         self._image = ImageMessage(encoding, np.uint8, 3)
         self._semantic = ImageMessage('mono8', np.uint8, 1)
         self._depth = ImageMessage('32FC1', np.float32, 1)
-        self._boxes = DetectionsMessage()
         self._known_poses = ''
 
     def messages(self, frame: Frame) -> Iterator[tuple[str, Any]]:
@@ -230,7 +229,7 @@ class _FrameRecorder:
         pixels = frame.image[..., ::-1] if self._encoding == 'bgr8' else frame.image
         yield '/image', self._image.fill(header, pixels)
         if frame.detection3d is not None:
-            boxes = self._boxes.fill(header, frame.detection3d, 'name')
+            boxes = to_detections(header, frame.detection3d, 'name')
             yield f'{GROUND_TRUTH}/detections', boxes
         if frame.ignore_px is not None:
             yield f'{GROUND_TRUTH}/ignored', _regions(header, frame.ignore_px)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ class Latencies:
     def add(self, stages_ms: Mapping[str, float]) -> None:
         """Remember one frame, finished now."""
         with self._lock:
-            self._frames.append((time.monotonic(), dict(stages_ms)))
+            self._frames.append((time.monotonic(), with_total(stages_ms)))
             self._forget()
 
     def rate_hz(self) -> float:
@@ -62,15 +63,15 @@ class Latencies:
         """p50, p95 and p99 of each stage and of their sum, `total`; empty without frames."""
         with self._lock:
             self._forget()
-            frames = [with_total(stages) for _, stages in self._frames]
-        columns: dict[str, list[float]] = {}
-        for frame in frames:
-            for name, value in frame.items():
-                columns.setdefault(name, []).append(value)
-        return {
-            name: tuple(float(value) for value in np.percentile(column, PERCENTILES))
-            for name, column in columns.items()
-        }
+            frames = [stages_ms for _, stages_ms in self._frames]
+        names = list(dict.fromkeys(chain.from_iterable(frames)))
+        if not names:
+            return {}
+        # One call for all, for every camera's frames wait meanwhile.
+        table = np.array([[*map(frame.get, names)] for frame in frames], float)
+        percentile = np.nanpercentile if np.isnan(table).any() else np.percentile
+        columns = percentile(table, PERCENTILES, axis=0).T.tolist()
+        return {name: tuple(column) for name, column in zip(names, columns, strict=True)}
 
     def _forget(self) -> None:
         oldest_s = time.monotonic() - self.window_s

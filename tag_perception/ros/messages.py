@@ -13,17 +13,9 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-from geometry_msgs.msg import PoseWithCovariance
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
-from vision_msgs.msg import (
-    Detection3D,
-    Detection3DArray,
-    LabelInfo,
-    ObjectHypothesisWithPose,
-    VisionClass,
-    VisionInfo,
-)
+from vision_msgs.msg import Detection3DArray, LabelInfo, VisionClass, VisionInfo
 
 from tag_perception.core.geometry import (
     OPTICAL_R_CAMERA,
@@ -33,7 +25,8 @@ from tag_perception.core.geometry import (
 )
 from tag_perception.core.labels import DETECTION_CLASSES, DETECTION_TRAIN_IDS, SEMANTIC_CLASSES
 from tag_perception.core.structures import Camera, Objects3D, Scene
-from tag_perception.ros.wire import Rejected, WireImage
+from tag_perception.ros import wire
+from tag_perception.ros.wire import Rejected, WireImage, WireMessage
 from tag_perception.runtime.engine import UNTRAINED, EngineStatus
 
 ClassIdFormat = Literal['name', 'id']
@@ -147,51 +140,27 @@ def with_header(info: CameraInfo, header: Header) -> CameraInfo:
     return CameraInfo(**{**values, 'header': header})
 
 
-class DetectionsMessage:
-    """One long-lived Detection3DArray; its detections are reused, for making them costs most."""
+def to_detections(
+    header: Header,
+    boxes: Objects3D,
+    ids: ClassIdFormat,
+    frame_T_camera: np.ndarray = OPTICAL_T_CAMERA,
+) -> WireMessage:
+    """A Detection3DArray with one detection per box, in the frame that `header` names.
 
-    def __init__(self) -> None:
-        self._message = Detection3DArray()
-        self._pool: list[Detection3D] = []
-
-    def fill(
-        self,
-        header: Header,
-        boxes: Objects3D,
-        ids: ClassIdFormat,
-        frame_T_camera: np.ndarray = OPTICAL_T_CAMERA,
-    ) -> Detection3DArray:
-        """The message with one detection per box, in the frame that `header` names.
-
-        `frame_T_camera` (4, 4) leads from C to that frame, which is S unless told otherwise. The
-        box's own axes are x front, y left, z up, so `size` is length, width, height.
-        """
-        while len(self._pool) < len(boxes):
-            self._pool.append(_empty_detection())
-        names = class_ids(ids)
-        center, orientation, covariance = _poses(boxes, frame_T_camera)
-        rows = zip(
-            boxes.class_id.tolist(),
-            boxes.score.tolist(),
-            center.tolist(),
-            orientation.tolist(),
-            boxes.size_lwh_m.tolist(),
-            covariance,
-            strict=True,
-        )
-        for detection, (class_id, score, xyz, wxyz, lwh, cov) in zip(self._pool, rows):  # noqa: B905
-            detection.header = header
-            result = detection.results[0]
-            result.hypothesis.class_id, result.hypothesis.score = names[class_id], score
-            pose, size = detection.bbox.center, detection.bbox.size
-            pose.position.x, pose.position.y, pose.position.z = xyz
-            turn = pose.orientation
-            turn.w, turn.x, turn.y, turn.z = wxyz
-            size.x, size.y, size.z = lwh
-            np.copyto(result.pose.covariance, cov)
-        self._message.header = header
-        self._message.detections = self._pool[: len(boxes)]
-        return self._message
+    `frame_T_camera` (4, 4) leads from C to that frame, which is S unless told otherwise. The
+    box's own axes are x front, y left, z up, so `size` is length, width, height.
+    """
+    center, orientation, covariance = _poses(boxes, frame_T_camera)
+    pose = np.column_stack((center, orientation[:, [1, 2, 3, 0]]))  # messages have xyzw
+    score, size = boxes.score.numpy(), boxes.size_lwh_m.numpy()
+    names = class_ids(ids)
+    return wire.detections(
+        Detection3DArray,
+        header,
+        [names[i] for i in boxes.class_id.tolist()],
+        np.column_stack((score, pose, covariance, pose, size)),
+    )
 
 
 def to_scene(
@@ -264,13 +233,6 @@ def vision_info(status: EngineStatus, label_topic: str) -> VisionInfo:
 def _pixels(message: Image, dtype: type[np.generic]) -> np.ndarray:
     """(H, W) pixels of a mask or depth image as we write them, a view of its memory."""
     return np.frombuffer(message.data, dtype).reshape(message.height, message.width)
-
-
-def _empty_detection() -> Detection3D:
-    result = ObjectHypothesisWithPose(pose=PoseWithCovariance())
-    detection = Detection3D(results=[result])
-    detection.bbox.center = result.pose.pose  # one pose, in both places
-    return detection
 
 
 def _poses(

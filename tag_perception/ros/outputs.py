@@ -20,7 +20,7 @@ from visualization_msgs.msg import MarkerArray
 
 from tag_perception.ros import doctor, wire
 from tag_perception.ros.inputs import below
-from tag_perception.ros.wire import ImageMessage
+from tag_perception.ros.wire import WireMessage
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Publishers:
     def __init__(self, node: LifecycleNode, camera: str = '') -> None:
         self._node, self._camera = node, camera
         self._publishers: dict[str, LifecyclePublisher] = {}
+        self._refused: set[str] = set()
+        """Topics that somebody wanted otherwise than they are offered; perhaps no more."""
         self._second = ThreadPoolExecutor(1, 'depth')
 
     def open(self) -> None:
@@ -97,7 +99,8 @@ class Publishers:
 
     def problems(self) -> list[str]:
         """What keeps subscribers from getting anything, with the remedy."""
-        return [problem for topic in self._publishers for problem in self._problems(topic)]
+        suspected = [topic for topic in self._publishers if topic in self._refused]
+        return [problem for topic in suspected for problem in self._problems(topic)]
 
     def _problems(self, topic: str) -> list[str]:
         publisher = self._publishers[topic]
@@ -107,6 +110,7 @@ class Publishers:
         return PublisherEventCallbacks(incompatible_qos=lambda event: self._warn(topic))
 
     def _warn(self, topic: str) -> None:
+        self._refused.add(topic)
         for problem in self._problems(topic) if topic in self._publishers else ():
             self._node.get_logger().warning(problem)
 
@@ -117,7 +121,7 @@ class Publishers:
     def publish(self, topic: str, message: Any) -> None:
         """Send; the message may be changed as soon as this returns."""
         publisher = self._publishers[topic]
-        if not isinstance(message, ImageMessage):
+        if not isinstance(message, WireMessage):
             publisher.publish(message)
         elif publisher.is_activated:
             wire.publish(publisher, message.memory)

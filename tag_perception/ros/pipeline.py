@@ -27,13 +27,13 @@ from tag_perception.ros.compression import CameraImage
 from tag_perception.ros.frames import NoTransform, StaticTransforms, Transforms
 from tag_perception.ros.jpeg import JpegDecoder, choose_decoder
 from tag_perception.ros.markers import to_markers
-from tag_perception.ros.messages import OPTICAL_T_CAMERA, DetectionsMessage
+from tag_perception.ros.messages import OPTICAL_T_CAMERA
 from tag_perception.ros.outputs import LAST, OUTPUTS
 from tag_perception.ros.parameters import PerceptionConfig
 from tag_perception.ros.planning import GridMessage, PointsMessage
-from tag_perception.ros.rectangles import RectanglesMessage
+from tag_perception.ros.rectangles import to_detections_2d
 from tag_perception.ros.stages import Stages
-from tag_perception.ros.wire import ImageMessage
+from tag_perception.ros.wire import ImageMessage, StampedMessage
 from tag_perception.runtime.engine import EngineStatus
 
 
@@ -148,8 +148,6 @@ class Pipeline:
         self._sink = sink
         self._transforms = StaticTransforms() if transforms is None else transforms
         self._calibration = Calibration()
-        self._detections, self._agreements = DetectionsMessage(), DetectionsMessage()
-        self._rectangles = RectanglesMessage()
         self._points, self._grid = PointsMessage(), GridMessage()
         self._images = {
             'semantic/image': ImageMessage('mono8', np.uint8, 1),
@@ -158,9 +156,10 @@ class Pipeline:
             'semantic/color': ImageMessage('rgb8', np.uint8, 3),
             'depth/color': ImageMessage('rgb8', np.uint8, 3),
         }
-        self._semantic_labels = messages.semantic_labels()
-        self._detection_labels = messages.detection_labels(config.engine.score_threshold)
-        self._vision_info = messages.vision_info(engine.status, 'label_info')
+        labels = messages.detection_labels(config.engine.score_threshold)
+        self._detection_labels = StampedMessage(labels)
+        self._semantic_labels = StampedMessage(messages.semantic_labels())
+        self._vision_info = StampedMessage(messages.vision_info(engine.status, 'label_info'))
         problem = fault(engine.status, config)
         if problem is not None:
             raise InputError(problem)
@@ -255,24 +254,24 @@ class Pipeline:
     def _fill(self, frame: Frame, config: PerceptionConfig) -> dict[str, Any]:
         """The outputs that are always made, but for the depth map."""
         scene, header, allows = frame.scene, frame.header, config.outputs.allows
-        outputs: dict[str, Any] = {'vision_info': self._vision_info}
+        outputs: dict[str, Any] = {'vision_info': self._vision_info.fill(header)}
         if scene.detection3d is not None and allows('detections'):
             boxes, ids = scene.detection3d, config.class_id_format
             if frame.placed_T_camera is not None:
-                outputs['detections'] = self._detections.fill(
+                outputs['detections'] = messages.to_detections(
                     frame.placed, boxes, ids, frame.placed_T_camera
                 )
-            outputs['detections_2d'] = self._rectangles.fill(header, boxes, ids)
-            outputs['label_info'] = self._detection_labels
-        for task, pixels in (('semantic', scene.semantic), ('depth', scene.depth)):
-            if pixels is not None and allows(task) and frame.seen.describe is not None:
-                outputs[f'{task}/camera_info'] = frame.seen.describe(header)
+            outputs['detections_2d'] = to_detections_2d(header, boxes, ids)
+            outputs['label_info'] = self._detection_labels.fill(header)
+        if frame.seen.describe is not None:
+            info = frame.seen.describe(header)
+            for task, pixels in (('semantic', scene.semantic), ('depth', scene.depth)):
+                if pixels is not None and allows(task):
+                    outputs[f'{task}/camera_info'] = info
         if scene.semantic is not None and allows('semantic'):
             mask = self._images['semantic/image'].fill(header, scene.semantic.numpy())
-            outputs |= {'semantic/image': mask, 'semantic/label_info': self._semantic_labels}
-        for topic in ('vision_info', 'label_info', 'semantic/label_info'):
-            if topic in outputs:
-                outputs[topic].header = header
+            labels = self._semantic_labels.fill(header)
+            outputs |= {'semantic/image': mask, 'semantic/label_info': labels}
         return outputs
 
     def _fill_lazy(self, frame: Frame, config: PerceptionConfig) -> dict[str, Any]:
@@ -296,7 +295,7 @@ class Pipeline:
             makers['markers'] = lambda: to_markers(frame.placed, boxes, pose)
             if frame.consistency is not None:
                 rated = replace(boxes, score=frame.consistency)
-                makers['consistency'] = lambda: self._agreements.fill(
+                makers['consistency'] = lambda: messages.to_detections(
                     frame.placed, rated, ids, pose
                 )
         if camera is None or scene.depth is None:

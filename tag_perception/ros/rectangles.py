@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from std_msgs.msg import Header
 from torch import Tensor
-from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from vision_msgs.msg import Detection2DArray
 
 from tag_perception.core.structures import Objects3D
+from tag_perception.ros import wire
 from tag_perception.ros.messages import ClassIdFormat, class_ids
+from tag_perception.ros.wire import WireMessage
+
+NO_POSE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, *[0.0] * 36)
+"""Of a hypothesis: position, orientation xyzw, covariance."""
 
 
-class RectanglesMessage:
-    """One long-lived Detection2DArray; its detections are reused, for making them costs most."""
-
-    def __init__(self) -> None:
-        self._message = Detection2DArray()
-        self._pool: list[Detection2D] = []
-
-    def fill(self, header: Header, boxes: Objects3D, ids: ClassIdFormat) -> Detection2DArray:
-        """The modal rectangles in image pixels, in the order of `~/detections`."""
-        while len(self._pool) < len(boxes):
-            self._pool.append(Detection2D(results=[ObjectHypothesisWithPose()]))
-        names = class_ids(ids)
-        rows = zip(
-            boxes.class_id.tolist(),
-            boxes.score.tolist(),
-            boxes.box_2d_px.double().tolist(),
-            strict=True,
-        )
-        for detection, (class_id, score, (x1, y1, x2, y2)) in zip(self._pool, rows):  # noqa: B905
-            detection.header = header
-            hypothesis, box = detection.results[0].hypothesis, detection.bbox
-            hypothesis.class_id, hypothesis.score = names[class_id], score
-            box.center.position.x, box.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2
-            box.size_x, box.size_y = x2 - x1, y2 - y1
-        self._message.header = header
-        self._message.detections = self._pool[: len(boxes)]
-        return self._message
+def to_detections_2d(header: Header, boxes: Objects3D, ids: ClassIdFormat) -> WireMessage:
+    """A Detection2DArray: the modal rectangles in image pixels, in the order of `~/detections`."""
+    values = np.zeros((len(boxes), 49))
+    values[:, 0] = boxes.score.numpy()
+    values[:, 1:44] = NO_POSE
+    corners_px = boxes.box_2d_px.double().numpy()
+    values[:, 44:46] = (corners_px[:, :2] + corners_px[:, 2:]) / 2  # at 46 is the angle, 0
+    values[:, 47:49] = corners_px[:, 2:] - corners_px[:, :2]
+    names = class_ids(ids)
+    return wire.detections(
+        Detection2DArray, header, [names[i] for i in boxes.class_id.tolist()], values
+    )
 
 
 def to_rectangles(message: Detection2DArray) -> Tensor:

@@ -26,11 +26,10 @@ from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
-from sensor_msgs.msg import Image
 
 from tag_perception.config import InputError
 from tag_perception.ros.cutoff import CutMcapReader, check_pages
-from tag_perception.ros.wire import ImageMessage
+from tag_perception.ros.wire import WireMessage
 
 Storage = Literal['mcap', 'sqlite3']
 
@@ -66,9 +65,9 @@ class BagWriter:
             raise InputError(f'{self.path}: cannot be written: {error.strerror}') from error
 
     def write(self, topic: str, message: Any, stamp_ns: int, latched: bool = False) -> None:
-        """Append a message of rclpy, or an ImageMessage."""
-        if isinstance(message, ImageMessage):
-            kind, data = type_name(Image), message.memory.tobytes()
+        """Append a message of rclpy, or a WireMessage."""
+        if isinstance(message, WireMessage):
+            kind, data = type_name(message.kind), message.memory.tobytes()
         else:
             kind, data = type_name(type(message)), serialize_message(message)
         self.write_bytes(topic, kind, data, stamp_ns, latched)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import struct
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from tag_perception.core.structures import Camera
 from tag_perception.ros import process
 from tag_perception.ros.inputs import below
 from tag_perception.ros.messages import to_camera_info
-from tag_perception.ros.wire import ImageMessage, publish
+from tag_perception.ros.wire import ImageMessage, publish, restamp
 
 MATCHING_S = 30.0
 SETTLING_S = 1.0
@@ -58,8 +57,7 @@ class Stream:
         """One frame, stamped now, and its calibration before it."""
         stamp = divmod(time.time_ns(), 10**9)
         for publisher, message in zip(self._publishers, self._messages, strict=True):
-            # After four bytes about the encoding comes the header, and first in it the stamp.
-            message[4:12] = np.frombuffer(struct.pack('=iI', *stamp), np.uint8)
+            restamp(message, *stamp)
             publish(publisher, message)
         self.sent += 1
 

@@ -29,6 +29,11 @@ def test_percentiles_are_those_of_the_last_ten_seconds(monkeypatch):
     assert values['total_p50_ms'] == '52.000'  # a part of a stage is not added
     assert 'fill_p50_ms' not in values
     assert latencies.rate_hz() == pytest.approx(10.1)
-    now_s[0] += 1.5
+    latencies.add({'wait': 50.0, 'fill': 7.0})  # of a frame that went another way
+    values = latency_report(latencies).values
+    assert [values[f'{stage}_p50_ms'] for stage in ('wait', 'infer', 'fill')] == [
+        '50.000', '2.000', '7.000',
+    ]  # fmt: skip
+    now_s[0] += 10.5
     report = latency_report(latencies)
     assert (report.message, report.values) == ('no frame in the last 10 s', {})

@@ -3,13 +3,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
+from vision_msgs.msg import Detection3DArray
 
 from tag_perception.config import InputError
 from tag_perception.core.structures import Camera, Objects3D
 from tag_perception.ros.bag import make_bag, process_bag
 from tag_perception.ros.film import SHORTEST_S, draw_film
-from tag_perception.ros.messages import DetectionsMessage, to_scene
+from tag_perception.ros.messages import to_detections, to_scene
 from tag_perception.ros.process import Stop
 from tag_perception.ros.results import Recording
 from tag_perception.ros.storage import BagReader, BagWriter
@@ -98,14 +100,17 @@ def test_it_ends_when_it_is_told_to(bags):
     assert draw(bags, stop=stop) == 0
 
 
+def sent(boxes: Objects3D, ids: str) -> Detection3DArray:
+    message = to_detections(CameraInfo().header, boxes, ids)
+    return deserialize_message(message.memory.tobytes(), Detection3DArray)
+
+
 @pytest.mark.parametrize('ids', ['name', 'id'])
 def test_a_scene_comes_back_from_its_messages(ids):
     boxes = golden_boxes()
-    message = DetectionsMessage().fill(CameraInfo().header, boxes, ids)
-    back = to_scene(None, None, message).detection3d
+    back = to_scene(None, None, sent(boxes, ids)).detection3d
     for name in ('class_id', 'score', 'center_cam', 'size_lwh_m', 'depth_sigma_m'):
         np.testing.assert_allclose(getattr(back, name), getattr(boxes, name), atol=1e-5)
     turns = (back.rotation_cam * boxes.rotation_cam).sum(-1).abs()  # q and -q are one rotation
     np.testing.assert_allclose(turns, 1, atol=1e-6)
-    nothing = DetectionsMessage().fill(CameraInfo().header, Objects3D.empty(), ids)
-    assert len(to_scene(None, None, nothing).detection3d) == 0
+    assert len(to_scene(None, None, sent(Objects3D.empty(), ids)).detection3d) == 0
