@@ -53,3 +53,18 @@ def test_heap_that_was_populated_is_there_for_every_thread(launched):
         launched=launched,
     )  # fmt: skip
     assert after < 0.1 * pages < before
+
+
+@pytest.mark.parametrize(
+    ('vendor', 'past_the_caches'), [('GenuineIntel', True), ('AuthenticAMD', False), (None, False)]
+)
+def test_copies_go_past_the_caches_where_that_is_faster(
+    tmp_path, monkeypatch, vendor, past_the_caches
+):
+    if vendor is not None:
+        (tmp_path / 'cpuinfo').write_text(f'processor\t: 0\nvendor_id\t: {vendor}\n')
+    monkeypatch.setattr(transport, 'CPU_INFO', tmp_path / 'cpuinfo')
+    variables = transport.environment({})
+    assert transport.MALLOC.items() <= variables.items()
+    assert (transport.COPIES.items() <= variables.items()) == past_the_caches
+    assert 'GLIBC_TUNABLES' not in transport.environment({'GLIBC_TUNABLES': 'of the user'})
