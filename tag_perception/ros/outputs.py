@@ -60,8 +60,8 @@ OUTPUTS = (
     Output('latency', DiagnosticArray),
     Output('vision_info', VisionInfo, latched=True),
 )
-"""Every topic the node publishes, in the order in which a frame's messages go out; depth/image
-goes its way beside the others."""
+"""Every topic the node publishes, in the order in which a frame's messages go out, but for
+depth/image, which goes out beside the others."""
 LAST = 'vision_info'
 """Who has it knows that the frame is complete."""
 
@@ -79,7 +79,7 @@ class Publishers:
         self._publishers: dict[str, LifecyclePublisher] = {}
         self._refused: set[str] = set()
         """Topics that somebody wanted otherwise than they are offered; perhaps no more."""
-        self._second = ThreadPoolExecutor(1, 'depth')
+        self._second = ThreadPoolExecutor(1, 'publish')
 
     def open(self) -> None:
         """Create them all."""

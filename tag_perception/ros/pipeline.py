@@ -193,17 +193,13 @@ class Pipeline:
         """Publish what the engine said about a prepared image."""
         header, seen, stages, config = ready.header, ready.seen, ready.stages, self.config
         scene = seen.finish(scene)
-        with self._sink.beside(partial(self._publish_depth, header, scene, config)):
-            frame = self._place(header, seen, scene, config)
-            outputs = {**self._fill(frame, config), **self._fill_lazy(frame, config)}
-            stages.end('fill')
-            last = outputs.pop(LAST)
-            for output in OUTPUTS:
-                if output.topic in outputs:
-                    self._sink.publish(output.topic, outputs[output.topic])
+        # Depth takes as long as all others, in copies that leave Python to them.
+        others = partial(self._publish_others, header, seen, scene, stages, config)
+        with self._sink.beside(others):
+            self._publish_depth(header, scene, config)
         stages.end('publish')
         self._sink.publish('latency', diagnostics.to_latency(header, stages.ms))
-        self._sink.publish(LAST, last)
+        self._sink.publish(LAST, self._vision_info.fill(header))
         return Result(seen.withheld, stages.ms)
 
     def close(self) -> None:
@@ -242,11 +238,19 @@ class Pipeline:
         kept = agreement >= config.min_consistency
         return replace(scene, detection3d=boxes[kept]), agreement[kept]
 
-    def _publish_depth(self, header: Header, scene: Scene, config: PerceptionConfig) -> None:
-        """The output that takes as long as all others, in copies that leave Python to those.
+    def _publish_others(
+        self, header: Header, seen: Seen, scene: Scene, stages: Stages, config: PerceptionConfig
+    ) -> None:
+        """All but the depth map, ~/latency and what comes last."""
+        frame = self._place(header, seen, scene, config)
+        outputs = {**self._fill(frame, config), **self._fill_lazy(frame, config)}
+        stages.end('fill')
+        for output in OUTPUTS:
+            if output.topic in outputs:
+                self._sink.publish(output.topic, outputs[output.topic])
 
-        None is made here where the engine has put the depth into the message.
-        """
+    def _publish_depth(self, header: Header, scene: Scene, config: PerceptionConfig) -> None:
+        """The depth map, without a copy here where the engine has put it into the message."""
         if scene.depth is not None and config.outputs.allows('depth'):
             message = self._images['depth/image'].fill(header, scene.depth.numpy())
             self._sink.publish('depth/image', message)
@@ -254,7 +258,7 @@ class Pipeline:
     def _fill(self, frame: Frame, config: PerceptionConfig) -> dict[str, Any]:
         """The outputs that are always made, but for the depth map."""
         scene, header, allows = frame.scene, frame.header, config.outputs.allows
-        outputs: dict[str, Any] = {'vision_info': self._vision_info.fill(header)}
+        outputs: dict[str, Any] = {}
         if scene.detection3d is not None and allows('detections'):
             boxes, ids = scene.detection3d, config.class_id_format
             if frame.placed_T_camera is not None:

@@ -63,7 +63,7 @@ def test_the_next_pass_begins_while_a_frame_is_published_only_on_a_gpu(
 ):
     one = cameras('front', engine=engine)
     one.start()
-    gate = gates(one.node.channels[0])
+    gate = gates(one.node.channels[0], 'depth/image')
     one.send('front', make_image(stamp_ns=1))
     one.until(gate.reached.is_set)
     one.send('front', make_image(stamp_ns=2))
