@@ -104,20 +104,16 @@ class StampedMessage(WireMessage):
     def __init__(self, message: Any) -> None:
         """`message` begins with a header."""
         super().__init__(type(message), np.empty(0, np.uint8))
-        self._message = message
-        self._serialise()
+        self._message, self._frame_id = message, None
 
     def fill(self, header: Header) -> StampedMessage:
         """This message under `header`."""
-        self._message.header, frame_id = header, self._message.header.frame_id
-        if header.frame_id == frame_id:
+        if header.frame_id == self._frame_id:
             restamp(self.memory, header.stamp.sec, header.stamp.nanosec)
         else:
-            self._serialise()
+            self._message.header, self._frame_id = header, header.frame_id
+            self.memory = np.frombuffer(bytearray(serialize_message(self._message)), np.uint8)
         return self
-
-    def _serialise(self) -> None:
-        self.memory = np.frombuffer(bytearray(serialize_message(self._message)), np.uint8)
 
 
 def restamp(memory: np.ndarray, sec: int, nanosec: int) -> None:
