@@ -191,16 +191,15 @@ class Pipeline:
 
     def finish(self, ready: Prepared, scene: Scene) -> Result:
         """Publish what the engine said about a prepared image."""
-        header, seen, stages, config = ready.header, ready.seen, ready.stages, self.config
-        scene = seen.finish(scene)
+        header, stages, config = ready.header, ready.stages, self.config
+        scene = ready.seen.finish(scene)
         # Depth takes as long as all others, in copies that leave Python to them.
-        others = partial(self._publish_others, header, seen, scene, stages, config)
-        with self._sink.beside(others):
+        with self._sink.beside(partial(self._publish_others, ready, scene, config)):
             self._publish_depth(header, scene, config)
         stages.end('publish')
         self._sink.publish('latency', diagnostics.to_latency(header, stages.ms))
         self._sink.publish(LAST, self._vision_info.fill(header))
-        return Result(seen.withheld, stages.ms)
+        return Result(ready.seen.withheld, stages.ms)
 
     def close(self) -> None:
         """Close the sink."""
@@ -238,13 +237,11 @@ class Pipeline:
         kept = agreement >= config.min_consistency
         return replace(scene, detection3d=boxes[kept]), agreement[kept]
 
-    def _publish_others(
-        self, header: Header, seen: Seen, scene: Scene, stages: Stages, config: PerceptionConfig
-    ) -> None:
+    def _publish_others(self, ready: Prepared, scene: Scene, config: PerceptionConfig) -> None:
         """All but the depth map, ~/latency and what comes last."""
-        frame = self._place(header, seen, scene, config)
+        frame = self._place(ready.header, ready.seen, scene, config)
         outputs = {**self._fill(frame, config), **self._fill_lazy(frame, config)}
-        stages.end('fill')
+        ready.stages.end('fill')
         for output in OUTPUTS:
             if output.topic in outputs:
                 self._sink.publish(output.topic, outputs[output.topic])

@@ -26,7 +26,7 @@ from tag_perception.ros.recorder import record_bag
 from tag_perception.ros.storage import BagReader, BagWriter
 
 from .conftest import FAKES
-from .fakes import TIMEOUT_S, FakeEngine, make_image
+from .fakes import FakeEngine, make_image
 from .test_bag import frames
 
 
@@ -275,14 +275,11 @@ rclpy.spin(node)
 
 
 @pytest.fixture
-def stopped_subscriber(start, player):
+def stopped_subscriber(start, player, spin_until):
     """A process that subscribes to /image, and is stopped as soon as `player` knows of it."""
     subscriber = start('-c', SUBSCRIBER)
     probe = player.create_publisher(Image, '/image', 1)
-    deadline = time.monotonic() + TIMEOUT_S
-    while not probe.get_subscription_count():
-        assert time.monotonic() < deadline, subscriber.output
-        time.sleep(0.01)
+    spin_until(probe.get_subscription_count, player)
     player.destroy_publisher(probe)
     subscriber.signal(signal.SIGSTOP)
     return subscriber
