@@ -80,6 +80,19 @@ def test_the_next_pass_begins_while_a_frame_is_published_only_on_a_gpu(
     assert one.counts('front').processed == one.counts('front').received
 
 
+def test_depth_is_published_beside_the_others_and_by_who_need_not_be_woken(gates, cameras):  # noqa: F811
+    one = cameras('front', engine=FakeEngine)
+    one.start()
+    depth, mask = (gates(one.node.channels[0], f'{task}/image') for task in ('depth', 'semantic'))
+    one.send('front', make_image())
+    one.until(lambda: depth.reached.is_set() and mask.reached.is_set())
+    assert depth.thread == 'perception' != mask.thread
+    depth.go.set()
+    mask.go.set()
+    one.rest()
+    assert one.counts('front').processed == 1
+
+
 def test_six_cameras_publish_at_the_same_time(cameras):  # noqa: F811
     six = cameras(*SIX, engine=FakeGpu)
     six.start()
