@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 
 IMAGE = 'sensor_msgs/msg/Image'
 CLOCK_PERIOD_S = 0.01
-MATCHING_S = 3.0
-"""How long to wait for somebody who wants images, without lockstep."""
+MATCHING_S = 10.0
+"""How long to wait for somebody who wants images, without lockstep. With the stock settings of
+Fast DDS, a subscriber that was there was found after up to 3.2 s."""
 SETTLING_S = 0.3
 """We know of the subscriber; until it knows of us too, it would drop what we send."""
 START_S = 120.0
@@ -123,9 +124,7 @@ class _Player:
         """Let discovery finish: what is sent before it is lost."""
         answers = self._answers
         if answers is None or self._image_topic is None:
-            topics = self._reader.topics
-            images = [p for topic, p in self._publishers.items() if topics[topic] == IMAGE]
-            self._spin_until(lambda: any(map(_subscribed, images)), MATCHING_S)
+            self._wait_for_anybody()
         else:
             image = self._publishers[self._image_topic]
             if not self._spin_until(lambda: _subscribed(image) and answers.connected(), START_S):
@@ -168,6 +167,14 @@ class _Player:
             self._answers.close()
         self._executor.remove_node(self._node)
         self._executor.shutdown()
+
+    def _wait_for_anybody(self) -> None:
+        topics = self._reader.topics
+        images = {topic: p for topic, p in self._publishers.items() if topics[topic] == IMAGE}
+        wanted = images or self._publishers
+        if not self._spin_until(lambda: any(map(_subscribed, wanted.values())), MATCHING_S):
+            names = ', '.join(wanted)
+            log.warning('nobody subscribes to %s after %g s: playing anyway', names, MATCHING_S)
 
     def _sleep_until(self, begin_s: float, first_ns: int, stamp_ns: int) -> None:
         """Wait for the moment of `stamp_ns` while /clock runs up to it."""

@@ -175,6 +175,7 @@ def test_topics_of_unknown_types_are_left_out(tmp_path, player, monkeypatch):
             self.topics['/strange'] = 'alien_msgs/msg/Greeting'
 
     monkeypatch.setattr('tag_perception.ros.player.BagReader', Reader)
+    monkeypatch.setattr('tag_perception.ros.player.MATCHING_S', 0.2)
     played = play_bag(tmp_path / 'in.mcap', player, Playback(rate=1000))
     assert played.messages == {'/known': 1}
 
@@ -260,8 +261,26 @@ def test_the_last_message_arrives_although_its_publisher_goes(start, tmp_path, c
     for _ in range(3):
         images.clear()
         player = start('-m', 'tag_perception', 'play-bag', str(tmp_path / 'in.mcap'))
-        spin_until(lambda: images and nanoseconds(images[-1].header.stamp) == last_ns, client)
         assert player.wait() == 0, player.output
+        assert 'nobody' not in player.output
+        spin_until(lambda: images and nanoseconds(images[-1].header.stamp) == last_ns, client)
+
+
+def test_playing_to_nobody_is_told(tmp_path, player, monkeypatch, caplog):
+    """Whoever wants images is waited for, not somebody who wants their calibration."""
+    monkeypatch.setattr('tag_perception.ros.player.MATCHING_S', 0.2)
+    make_bag(frames(2, None, False), tmp_path / 'in.mcap')
+    player.create_subscription(CameraInfo, '/camera_info', lambda info: None, 10)
+    assert play_bag(tmp_path / 'in.mcap', player, Playback(rate=50)).messages['/image'] == 2
+    assert 'nobody subscribes to /image after 0.2 s: playing anyway' in caplog.text
+
+
+def test_a_bag_without_images_waits_for_any_subscriber(tmp_path, player, caplog):
+    with BagWriter(tmp_path / 'in.mcap') as writer:
+        writer.write('/word', String(data='x'), 1)
+    player.create_subscription(String, '/word', lambda word: None, 10)
+    assert play_bag(tmp_path / 'in.mcap', player, Playback()).messages == {'/word': 1}
+    assert 'nobody' not in caplog.text
 
 
 SUBSCRIBER = """
