@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MAX_INTRINSIC_PX = 1e6
+"""No lens is that long, no principal point that far out: such a number is a mistake of units."""
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -59,6 +62,10 @@ class Camera:
             return f'intrinsics are not finite: fx, fy, u0, v0 = {values}'
         if self.fx <= 0 or self.fy <= 0:
             return f'focal length must be positive: fx = {self.fx}, fy = {self.fy}'
+        if min(self.fx, self.fy) < 1:
+            return f'focal length below a pixel, is it normalised? fx = {self.fx}, fy = {self.fy}'
+        if max(map(abs, values)) > MAX_INTRINSIC_PX:
+            return f'intrinsics beyond {MAX_INTRINSIC_PX:g} pixels: fx, fy, u0, v0 = {values}'
         return None
 
 

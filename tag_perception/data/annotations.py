@@ -48,7 +48,7 @@ def read_camera(path: Path, width: int = 2048, height: int = 1024) -> Camera:
     )
     rotation = geometry.rotation_from_euler(yaw, pitch, roll).numpy()
     position = np.array([file.number('extrinsic', key) for key in 'xyz'])
-    return Camera(
+    camera = Camera(
         width=width,
         height=height,
         fx=_positive(file, 'intrinsic', 'fx'),
@@ -58,6 +58,7 @@ def read_camera(path: Path, width: int = 2048, height: int = 1024) -> Camera:
         baseline_m=_positive(file, 'extrinsic', 'baseline'),
         camera_T_vehicle=_transform(rotation.T, -rotation.T @ position),
     )
+    return _usable(camera, file, 'intrinsic')
 
 
 def read_sensor(path: Path) -> Camera:
@@ -67,7 +68,7 @@ def read_sensor(path: Path) -> Camera:
     if not np.allclose(rows[:, :3] @ rows[:, :3].T, np.eye(3), atol=1e-6):
         raise file.fault('the rotation is not orthonormal', 'sensor', 'sensor_T_ISO_8855')
     has_baseline = file.has('sensor', 'baseline')
-    return Camera(
+    camera = Camera(
         width=_side(file, 'imgWidth'),
         height=_side(file, 'imgHeight'),
         fx=_positive(file, 'sensor', 'fx'),
@@ -77,6 +78,7 @@ def read_sensor(path: Path) -> Camera:
         baseline_m=_positive(file, 'sensor', 'baseline') if has_baseline else None,
         camera_T_vehicle=_transform(rows[:, :3], rows[:, 3]),
     )
+    return _usable(camera, file, 'sensor')
 
 
 def read_semantic(path: Path, camera: Camera) -> np.ndarray:
@@ -231,6 +233,13 @@ def _transform(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation, translation
     return matrix
+
+
+def _usable(camera: Camera, file: JsonFile, *keys: Key) -> Camera:
+    fault = camera.fault()
+    if fault is not None:
+        raise file.fault(fault, *keys)
+    return camera
 
 
 def _positive(file: JsonFile, *keys: Key) -> float:

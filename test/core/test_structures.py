@@ -57,6 +57,9 @@ def test_resized_camera_keeps_what_does_not_depend_on_pixels():
         ({'fy': -1.0}, 'fy = -1'),
         ({'u0': math.nan}, 'not finite'),
         ({'v0': math.inf}, 'not finite'),
+        ({'fx': 0.55, 'fy': 1.1}, 'is it normalised? fx = 0.55'),
+        ({'fx': 1.0, 'fy': 1e6}, None),
+        ({'v0': -2e6}, 'beyond 1e+06 pixels'),
     ],
 )
 def test_fault_names_what_is_wrong(change, says):

@@ -226,6 +226,7 @@ def test_wrong_pictures_are_named(fresh, what, pixels, complaint):
     [
         ('camera', 'intrinsic.fx', None, 'intrinsic.fx: is missing'),
         ('camera', 'intrinsic.fx', -1, 'intrinsic.fx: -1 is not positive'),
+        ('camera', 'intrinsic.fx', 0.5, 'intrinsic: focal length below a pixel, is it normal'),
         ('camera', 'extrinsic.baseline', 0, 'extrinsic.baseline: 0 is not positive'),
         ('camera', 'extrinsic.yaw', 'north', "extrinsic.yaw: expected a finite number, got 'n"),
         ('camera', 'extrinsic', [], 'extrinsic.yaw: is missing'),
