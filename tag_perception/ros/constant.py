@@ -19,9 +19,12 @@ from tag_perception.core.network import NetworkConfig
 from tag_perception.core.structures import Camera, Objects3D, Scene
 from tag_perception.ros import process
 from tag_perception.runtime.engine import EngineConfig, EngineStatus
+from tag_perception.runtime.runner import MapMemory
 
 BOXES = 20
 """Cars in a row, as many as a busy street shows."""
+ROAD = 0
+"""Train id of every pixel."""
 DEPTH_M = 20.0
 """Of every pixel and box."""
 
@@ -53,31 +56,34 @@ class ConstantEngine:
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera | None],
-        depths: Sequence[np.ndarray] | None = None,
+        memory: Sequence[MapMemory] | None = None,
     ) -> list[Scene]:
         """The Scene for each (H, W, 3) image, with boxes where there is a camera."""
         scenes = [self._scene(image.shape[:2], camera is not None)
                   for image, camera in zip(images, cameras, strict=True)]  # fmt: skip
-        if depths is None:
+        if memory is None:
             return scenes
-        return [replace(s, depth=_constant(d)) for s, d in zip(scenes, depths, strict=True)]
+        return [
+            replace(s, semantic=_constant(m.semantic, ROAD), depth=_constant(m.depth, DEPTH_M))
+            for s, m in zip(scenes, memory, strict=True)
+        ]
 
     def _scene(self, size: tuple[int, ...], boxes: bool) -> Scene:
         key = (*size, boxes)
         if key not in self._scenes:
             self._scenes[key] = Scene(
-                semantic=torch.zeros(size, dtype=torch.uint8),
+                semantic=torch.full(size, ROAD, dtype=torch.uint8),
                 depth=torch.full(size, DEPTH_M),
                 detection3d=_cars() if boxes else None,
             )
         return self._scenes[key]
 
 
-def _constant(depth: np.ndarray) -> Tensor:
-    """`depth` with the constant in it, as an engine leaves its result; as a rule it is there."""
-    if not (depth[0, 0] == depth[-1, -1] == DEPTH_M):
-        depth.fill(DEPTH_M)
-    return torch.from_numpy(depth)
+def _constant(place: np.ndarray, value: float) -> Tensor:
+    """`place` with the constant in it, as an engine leaves its result; as a rule it is there."""
+    if not (place[0, 0] == place[-1, -1] == value):
+        place.fill(value)
+    return torch.from_numpy(place)
 
 
 def _cars() -> Objects3D:

@@ -35,6 +35,7 @@ from tag_perception.ros.rectangles import to_detections_2d
 from tag_perception.ros.stages import Stages
 from tag_perception.ros.wire import ImageMessage, StampedMessage
 from tag_perception.runtime.engine import EngineStatus
+from tag_perception.runtime.runner import MapMemory
 
 
 class Engine(Protocol):
@@ -54,9 +55,9 @@ class Engine(Protocol):
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera | None],
-        depths: Sequence[np.ndarray] | None = None,
+        memory: Sequence[MapMemory] | None = None,
     ) -> list[Scene]:
-        """A Scene for each (H, W, 3) uint8 RGB image; its depth may lie in (H, W) of `depths`."""
+        """A Scene for each (H, W, 3) uint8 RGB image, whose maps may lie in its `memory`."""
 
     def prepare(self, together: int) -> None:
         """Do what the first batches of up to so many images would wait for."""
@@ -94,9 +95,9 @@ class Prepared:
     header: Header
     seen: Seen
     stages: Stages
-    depth_m: np.ndarray | None
-    """(H, W) float32, the pixels of the message to come; None where the engine has no use for
-    them, and the message may still be that of the frame before."""
+    memory: MapMemory | None
+    """The pixels of the messages to come; None where the engine has no use for them, and the
+    messages may still be those of the frame before."""
 
 
 @dataclass(frozen=True)
@@ -182,12 +183,11 @@ class Pipeline:
         """What the engine is to get for one checked image. Raises Rejected."""
         pixels = compression.to_rgb(image, self._jpeg)
         seen = self._calibration.apply(pixels, info, self.config.rectified_input)
-        depth_m = None
+        memory = None
         if not self._engine.status.on_gpu:
-            place = self._images['depth/image'].place(image.header, *seen.pixels.shape[:2])
-            depth_m = place[..., 0]
+            memory = self._memory(image.header, *seen.pixels.shape[:2])
         stages.end('upload')
-        return Prepared(image.header, seen, stages, depth_m)
+        return Prepared(image.header, seen, stages, memory)
 
     def finish(self, ready: Prepared, scene: Scene) -> Result:
         """Publish what the engine said about a prepared image."""
@@ -204,6 +204,14 @@ class Pipeline:
     def close(self) -> None:
         """Close the sink."""
         self._sink.close()
+
+    def _memory(self, header: Header, height: int, width: int) -> MapMemory:
+        """Where the messages of both maps keep their pixels."""
+        semantic, depth = (
+            self._images[topic].place(header, height, width)[..., 0]
+            for topic in ('semantic/image', 'depth/image')
+        )
+        return MapMemory(semantic, depth)
 
     def _place(self, header: Header, seen: Seen, scene: Scene, config: PerceptionConfig) -> Frame:
         """Choose the boxes to report, and find the way to the frame to report them in."""
@@ -328,8 +336,8 @@ def infer(engine: Engine, frames: Sequence[Prepared]) -> list[Scene | Exception]
     """
     try:
         pixels, cameras = [f.seen.pixels for f in frames], [f.seen.camera for f in frames]
-        depths_m = [f.depth_m for f in frames if f.depth_m is not None]  # of all or of none
-        return [*engine.batch(pixels, cameras, depths_m or None)]
+        memory = [f.memory for f in frames if f.memory is not None]  # of all or of none
+        return [*engine.batch(pixels, cameras, memory or None)]
     except Exception as error:
         if len(frames) == 1:
             return [error]

@@ -18,7 +18,7 @@ from tag_perception.runtime.cpu import BACKENDS, CpuRunner, has_bf16_tiles, mult
 from tag_perception.runtime.cuda import CudaRunner, choose_backend
 from tag_perception.runtime.int8 import to_int8
 from tag_perception.runtime.onnx import OnnxTrunk
-from tag_perception.runtime.runner import Runner, timed
+from tag_perception.runtime.runner import MapMemory, Runner, timed
 from tag_perception.runtime.trunk import Trunk
 
 EAGER = 'eager fp32'
@@ -40,14 +40,14 @@ class EagerRunner:
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera],
-        depths: Sequence[np.ndarray] | None = None,
+        memory: Sequence[MapMemory] | None = None,
     ) -> list[Scene]:
-        """One Scene per image; all of one size and channel order. `depths` is not used."""
+        """One Scene per image; all of one size and channel order. `memory` is not used."""
         self.stages_ms.clear()
         size = self._network.config.input_size
         with self._timed('upload'):
             wrapped = [to_tensor(image) for image in images]
-            pixels = torch.stack([memory for memory, _ in wrapped]).to(self._device)
+            pixels = torch.stack([picture for picture, _ in wrapped]).to(self._device)
             view = view_of(cameras, size, self._device)
         with self._timed('preprocess'):
             inputs = to_input(pixels, size, wrapped[0][1]).to(self._dtype).contiguous()

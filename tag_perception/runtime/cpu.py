@@ -11,6 +11,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from tag_perception.runtime.labelling import labels_at
 from tag_perception.runtime.machine import cpu_flags, cpu_name, package_version
 from tag_perception.runtime.onnx import OnnxTrunk, code_digest, digest
 from tag_perception.runtime.openvino import OpenVinoTrunk
-from tag_perception.runtime.runner import timed
+from tag_perception.runtime.runner import MapMemory, timed
 from tag_perception.runtime.trunk import Trunk
 
 log = logging.getLogger(__name__)
@@ -86,33 +87,44 @@ class CpuRunner:
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera],
-        depths: Sequence[np.ndarray] | None = None,
+        memory: Sequence[MapMemory] | None = None,
     ) -> list[Scene]:
         """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size.
 
-        `depths`: (H, W) float32 for each image, where its depth lies if there is a mask as well.
+        `memory`: where the maps of each image lie.
         """
         self.stages_ms.clear()
-        places = [None] * len(images) if depths is None else depths
+        places = [None] * len(images) if memory is None else memory
         return [self._infer(*each) for each in zip(images, cameras, places, strict=True)]
 
     def close(self) -> None:
         """Free the weights."""
         del self._network, self._peak_head
 
-    def _infer(self, image: np.ndarray, camera: Camera, depth: np.ndarray | None) -> Scene:
+    def _infer(self, image: np.ndarray, camera: Camera, memory: MapMemory | None) -> Scene:
         with timed(self.stages_ms, 'upload'):
-            memory, bgr = to_tensor(image)
+            pixels, bgr = to_tensor(image)
             view = view_of([camera], self._size, 'cpu')
         with timed(self.stages_ms, 'preprocess'):
-            inputs = to_input(memory[None], self._size, bgr)
+            inputs = to_input(pixels[None], self._size, bgr)
         with timed(self.stages_ms, 'network'):
             outputs = self._network(inputs)
         with timed(self.stages_ms, 'decode'):
-            place = None if depth is None else torch.from_numpy(depth)[None]
+            # Whatever has both maps has to write its depth once more.
+            place = None if memory is None else torch.from_numpy(memory.depth)[None]
             scene = decode(outputs, self._peak_head, view, labels_at, place)[0]
         with timed(self.stages_ms, 'download'):
-            return scene
+            return scene if memory is None else _moved(scene, memory)
+
+
+def _moved(scene: Scene, memory: MapMemory) -> Scene:
+    """The scene with its maps in `memory`, where its depth may lie already."""
+    semantic, depth = scene.semantic, scene.depth
+    if semantic is not None:
+        semantic = torch.from_numpy(memory.semantic).copy_(semantic)
+    if depth is not None and depth.data_ptr() != memory.depth.ctypes.data:
+        depth = torch.from_numpy(memory.depth).copy_(depth)
+    return replace(scene, semantic=semantic, depth=depth)
 
 
 def multiplies_bf16() -> bool:

@@ -27,7 +27,7 @@ from tag_perception.runtime.branch import Branch
 from tag_perception.runtime.copiers import Copiers
 from tag_perception.runtime.decoding import Labeller, decode
 from tag_perception.runtime.passes import Mark, Pass, Wrapped
-from tag_perception.runtime.runner import EngineFailure, first_line
+from tag_perception.runtime.runner import EngineFailure, MapMemory, first_line
 from tag_perception.runtime.tensorrt import TensorRtTrunk
 from tag_perception.runtime.trunk import Trunk
 
@@ -75,19 +75,19 @@ class CudaRunner:
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera],
-        depths: Sequence[np.ndarray] | None = None,
+        memory: Sequence[MapMemory] | None = None,
     ) -> list[Scene]:
         """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size.
 
-        `depths` is not used: results come through pinned memory, which messages are not in.
+        `memory` is not used: results come through pinned memory, which messages are not in.
         Raises EngineFailure where the memory does not suffice for a single image.
         """
         self.stages_ms.clear()
         scenes: dict[int, Scene] = {}
         wrapped = [to_tensor(image) for image in images]
         groups = defaultdict(list)
-        for index, (memory, _) in enumerate(wrapped):
-            groups[memory.shape].append(index)
+        for index, (pixels, _) in enumerate(wrapped):
+            groups[pixels.shape].append(index)
         with torch.cuda.stream(self._stream):
             for group in groups.values():
                 found = self._batch([wrapped[i] for i in group], [cameras[i] for i in group])

@@ -20,7 +20,7 @@ from tag_perception.core.network import PRESETS, Network, NetworkConfig, build_n
 from tag_perception.core.structures import Camera, Scene
 from tag_perception.runtime.cpu import CpuRunner, multiplies_bf16
 from tag_perception.runtime.cuda import CudaRunner, choose_backend
-from tag_perception.runtime.runner import EngineFailure, Runner, first_line
+from tag_perception.runtime.runner import EngineFailure, MapMemory, Runner, first_line
 from tag_perception.runtime.trunk import Trunk
 from tag_perception.share import shared_file
 
@@ -145,19 +145,19 @@ class Engine:
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera | None],
-        depths: Sequence[np.ndarray] | None = None,
+        memory: Sequence[MapMemory] | None = None,
     ) -> list[Scene]:
         """A Scene for each image; on CUDA, images of one size share a pass.
 
-        `depths` offers memory for the depth of each image, (H, W) float32. Where that saves a
-        copy, on the CPU, the Scene's depth lies there.
+        `memory` is offered for the maps of each image. Where that saves copies, on the CPU, those
+        of the Scene lie there.
         """
         usable = [camera is not None and camera.fault() is None for camera in cameras]
         filled = [
             _checked(image, camera if ok else None)
             for image, camera, ok in zip(images, cameras, usable, strict=True)
         ]
-        scenes = self._run(images, filled, depths)
+        scenes = self._run(images, filled, memory)
         return [self._finished(scene, ok) for scene, ok in zip(scenes, usable, strict=True)]
 
     def prepare(self, together: int) -> None:
@@ -185,10 +185,10 @@ class Engine:
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera],
-        depths: Sequence[np.ndarray] | None,
+        memory: Sequence[MapMemory] | None,
     ) -> list[Scene]:
         try:
-            scenes = self._run_or_rebuild(images, cameras, depths)
+            scenes = self._run_or_rebuild(images, cameras, memory)
         except EngineFailure as error:
             self.problem = str(error)
             raise
@@ -199,12 +199,12 @@ class Engine:
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera],
-        depths: Sequence[np.ndarray] | None,
+        memory: Sequence[MapMemory] | None,
     ) -> list[Scene]:
         if self._runner is None:
             raise EngineFailure(self.problem or 'the engine is closed')
         try:
-            return self._runner(images, cameras, depths)
+            return self._runner(images, cameras, memory)
         except EngineFailure:
             raise
         except RuntimeError as error:
@@ -215,7 +215,7 @@ class Engine:
         try:
             self.close()
             runner = self._build(_load(self.config)[0])
-            scenes = runner(images, cameras, depths)
+            scenes = runner(images, cameras, memory)
         except (RuntimeError, InputError) as error:
             raise EngineFailure(
                 f'{first_line(error)}, also after the engine was rebuilt; restart the process'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,16 @@ from tag_perception.core.structures import Camera, Scene
 
 class EngineFailure(RuntimeError):
     """The engine cannot go on; the message says why and what helps."""
+
+
+@dataclass(frozen=True)
+class MapMemory:
+    """Where the maps of one image may be left, so that nobody has to copy them there."""
+
+    semantic: np.ndarray
+    """(H, W) uint8."""
+    depth: np.ndarray
+    """(H, W) float32."""
 
 
 class Runner(Protocol):
@@ -28,11 +39,11 @@ class Runner(Protocol):
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera],
-        depths: Sequence[np.ndarray] | None = None,
+        memory: Sequence[MapMemory] | None = None,
     ) -> list[Scene]:
         """One Scene per (H, W, 3) uint8 RGB image; cameras are valid and of the images' size.
 
-        `depths`: memory in which the depth of each image, (H, W) float32, may lie.
+        `memory`: in which the maps of each image may lie.
         """
 
     def close(self) -> None:

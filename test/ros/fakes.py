@@ -24,6 +24,7 @@ from tag_perception.core.network import NetworkConfig
 from tag_perception.core.structures import Camera, Objects3D, Scene
 from tag_perception.ros import process
 from tag_perception.runtime.engine import EngineConfig, EngineStatus
+from tag_perception.runtime.runner import MapMemory
 
 TIMEOUT_S = 60.0
 """Nothing takes this long, not even on a busy machine."""
@@ -48,7 +49,7 @@ class FakeEngine:
         self.prepared_for = 1
         self.batches: list[int] = []
         self.offered: list[bool] = []
-        """Of each batch: whether it was given memory for the depth."""
+        """Of each batch: whether it was given memory for the maps."""
         self.status = EngineStatus(
             device=self.device,
             device_name='a fake',
@@ -67,10 +68,10 @@ class FakeEngine:
         self,
         images: Sequence[np.ndarray],
         cameras: Sequence[Camera | None],
-        depths: Sequence[np.ndarray] | None = None,
+        memory: Sequence[MapMemory] | None = None,
     ) -> list[Scene]:
         self.batches.append(len(images))
-        self.offered.append(depths is not None)
+        self.offered.append(memory is not None)
         return [self(*pair) for pair in zip(images, cameras, strict=True)]
 
     def __call__(self, image: np.ndarray, camera: Camera | None) -> Scene:

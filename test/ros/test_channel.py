@@ -307,9 +307,9 @@ def test_a_silent_camera_is_named_with_its_remedy_and_not_sent_to_its_neighbour(
 
 def test_time_spent_on_other_cameras_is_part_of_the_latency(cameras):
     class Passes(FakeEngine):
-        def batch(self, images, cameras, depths=None):
+        def batch(self, images, cameras, memory=None):
             time.sleep(0.03)
-            return super().batch(images, cameras, depths)
+            return super().batch(images, cameras, memory)
 
     two = cameras('front', 'left', engine=Passes)
     two.start()

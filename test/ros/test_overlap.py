@@ -113,16 +113,20 @@ def test_six_cameras_publish_at_the_same_time(cameras):  # noqa: F811
 
 
 class InPlace(FakeEngine):
-    """Leaves its depth where it was told to."""
+    """Leaves its maps where it was told to."""
 
-    def batch(self, images, cameras, depths=None):  # noqa: F811
-        scenes = super().batch(images, cameras, depths)
-        if depths is None:
+    def batch(self, images, cameras, memory=None):  # noqa: F811
+        scenes = super().batch(images, cameras, memory)
+        if memory is None:
             return scenes
-        for scene, place in zip(scenes, depths, strict=True):
-            place[:] = scene.depth.numpy()
-        places = [torch.from_numpy(place) for place in depths]
-        return [replace(s, depth=place) for s, place in zip(scenes, places, strict=True)]
+        return [
+            replace(
+                scene,
+                semantic=torch.from_numpy(place.semantic).copy_(scene.semantic),
+                depth=torch.from_numpy(place.depth).copy_(scene.depth),
+            )
+            for scene, place in zip(scenes, memory, strict=True)
+        ]
 
 
 class InPlaceGpu(InPlace):
@@ -227,9 +231,9 @@ def test_what_fails_while_it_is_published_is_the_error_of_its_camera_alone(camer
 class Counting(FakeGpu):
     """The n-th pass takes its network n milliseconds, and forgets the pass before."""
 
-    def batch(self, images, cameras, depths=None):  # noqa: F811
+    def batch(self, images, cameras, memory=None):  # noqa: F811
         self.stages_ms.clear()
-        scenes = super().batch(images, cameras, depths)
+        scenes = super().batch(images, cameras, memory)
         self.stages_ms['network'] = float(len(self.batches))
         return scenes
 

@@ -12,6 +12,7 @@ from tag_perception.ros.parameters import PerceptionConfig
 from tag_perception.ros.pipeline import Pipeline
 from tag_perception.ros.stages import Stages
 from tag_perception.runtime.engine import Engine, EngineConfig
+from tag_perception.runtime.runner import MapMemory
 
 from .fakes import FakeEngine, FakeGpu, make_image, make_info
 
@@ -54,7 +55,11 @@ def depth_of(image: Image) -> np.ndarray:
     return np.frombuffer(image.data, np.float32).reshape(image.height, image.width)
 
 
-def test_a_depth_that_the_engine_put_into_the_message_is_not_copied(copied):
+def mask_of(image: Image) -> np.ndarray:
+    return np.frombuffer(image.data, np.uint8).reshape(image.height, image.width)
+
+
+def test_maps_that_the_engine_put_into_their_messages_are_not_copied(copied):
     engine = Engine(EngineConfig(device='cpu', backend='torch', score_threshold=0.0))
     sink = Kept()
     work = Pipeline(engine, PerceptionConfig(), sink)
@@ -62,20 +67,22 @@ def test_a_depth_that_the_engine_put_into_the_message_is_not_copied(copied):
         image = make_image(size=size, stamp_ns=number)
         work(image, make_info(size))
         pixels = np.frombuffer(image.data, np.uint8).reshape(*size, 3)[..., ::-1]
-        expected = engine(np.ascontiguousarray(pixels), None).depth
-        message = sink.images['depth/image']
-        assert message.header == image.header
-        np.testing.assert_array_equal(depth_of(message), expected.numpy())
-        colors = sink.images['depth/color']  # drawn from the same memory
-        assert np.any(colors.data)
-    assert 4 * SIZE[0] * SIZE[1] not in copied
-    assert SIZE[0] * SIZE[1] in copied  # the mask is
+        expected = engine(np.ascontiguousarray(pixels), None)
+        mask, depth = sink.images['semantic/image'], sink.images['depth/image']
+        assert mask.header == depth.header == image.header
+        np.testing.assert_array_equal(mask_of(mask), expected.semantic.numpy())
+        np.testing.assert_array_equal(depth_of(depth), expected.depth.numpy())
+        assert np.any(sink.images['semantic/color'].data)  # drawn from the same memory
+        assert np.any(sink.images['depth/color'].data)
+    for height, width in (SIZE, (30, 40)):
+        assert not {height * width, 4 * height * width} & set(copied)
+        assert 3 * height * width in copied  # a drawing is
 
 
-def test_a_depth_elsewhere_is_copied(copied):
+def test_maps_elsewhere_are_copied(copied):
     sink = Kept()
     Pipeline(FakeEngine(), PerceptionConfig(), sink)(make_image(size=SIZE), make_info(SIZE))
-    assert 4 * SIZE[0] * SIZE[1] in copied
+    assert {SIZE[0] * SIZE[1], 4 * SIZE[0] * SIZE[1]} <= set(copied)
     assert np.isnan(depth_of(sink.images['depth/image'])[0]).all()
 
 
@@ -84,18 +91,24 @@ def test_only_an_engine_on_the_cpu_is_offered_memory_in_a_message(copied):
         sink = Kept()
         work = Pipeline(engine, PerceptionConfig(), sink)
         work(make_image(size=SIZE), make_info(SIZE))
-        kept = bytes(work._images['depth/image'].memory)
+        messages = [work._images[topic] for topic in ('semantic/image', 'depth/image')]
+        kept = [bytes(message.memory) for message in messages]
         work.prepare(make_image(size=SIZE, stamp_ns=7), make_info(SIZE), Stages())
-        touched = kept != bytes(work._images['depth/image'].memory)
-        assert engine.offered == [touched] == [not engine.status.on_gpu]
+        touched = [bytes(m.memory) != k for m, k in zip(messages, kept, strict=True)]
+        assert engine.offered == [touched[0]] == [touched[1]] == [not engine.status.on_gpu]
 
 
-def test_the_constant_engine_says_the_same_wherever_its_depth_is_to_lie():
+def test_the_constant_engine_says_the_same_wherever_its_maps_are_to_lie():
     engine = ConstantEngine(EngineConfig())
     pictures = [np.zeros((6, 8, 3), np.uint8)] * 2
-    places = [np.zeros((6, 8), np.float32) for _ in pictures]
+    memory = [
+        MapMemory(np.full((6, 8), 77, np.uint8), np.zeros((6, 8), np.float32)) for _ in pictures
+    ]
     for _ in range(2):
-        for scene, place in zip(engine.batch(pictures, [None] * 2, places), places, strict=True):
-            assert scene.depth.data_ptr() == place.ctypes.data
-            assert torch.equal(scene.depth, engine.batch(pictures, [None] * 2)[0].depth)
-            assert (place == DEPTH_M).all()
+        for scene, place in zip(engine.batch(pictures, [None] * 2, memory), memory, strict=True):
+            assert scene.semantic.data_ptr() == place.semantic.ctypes.data
+            assert scene.depth.data_ptr() == place.depth.ctypes.data
+            elsewhere = engine.batch(pictures, [None] * 2)[0]
+            assert torch.equal(scene.semantic, elsewhere.semantic)
+            assert torch.equal(scene.depth, elsewhere.depth)
+            assert (place.depth == DEPTH_M).all()

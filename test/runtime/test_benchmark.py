@@ -156,7 +156,7 @@ def test_contenders_take_turns():
         def __init__(self, name):
             self.name = name
 
-        def __call__(self, images, cameras, depths=None):
+        def __call__(self, images, cameras, memory=None):
             assert images[0].shape == (40, 72, 3)
             assert (cameras[0].height, cameras[0].width) == (40, 72)
             calls.append(self.name)

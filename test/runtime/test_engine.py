@@ -19,6 +19,7 @@ from tag_perception.core.network import PRESETS
 from tag_perception.core.structures import Camera
 from tag_perception.runtime import cpu
 from tag_perception.runtime.engine import Engine, EngineConfig, EngineFailure
+from tag_perception.runtime.runner import MapMemory
 
 from .comparison import assert_close
 from .conftest import awake_network, save
@@ -145,14 +146,31 @@ def test_a_batch_of_mixed_sizes_gives_what_single_calls_give(engine):
     assert engine.batch([], []) == []
 
 
-def test_the_depth_lies_in_the_memory_that_is_offered(engine):
-    places = [np.full(size, -1, np.float32) for size in ((96, 192), (75, 131))]
-    pictures = [image(seed, *place.shape) for seed, place in enumerate(places)]
+def test_the_maps_lie_in_the_memory_that_is_offered(engine):
+    sizes = ((96, 192), (75, 131))
+    memory = [
+        MapMemory(np.full(size, 77, np.uint8), np.full(size, -1, np.float32)) for size in sizes
+    ]
+    pictures = [image(seed, *size) for seed, size in enumerate(sizes)]
     cameras = [CAMERA, None]
-    scenes = engine.batch(pictures, cameras, places)
-    for scene, place, picture, camera in zip(scenes, places, pictures, cameras, strict=True):
-        assert scene.depth.data_ptr() == place.ctypes.data
+    scenes = engine.batch(pictures, cameras, memory)
+    for scene, place, picture, camera in zip(scenes, memory, pictures, cameras, strict=True):
+        assert scene.semantic.data_ptr() == place.semantic.ctypes.data
+        assert scene.depth.data_ptr() == place.depth.ctypes.data
         assert_close(scene, engine(picture, camera))
+
+
+@pytest.mark.parametrize('task', ['semantic', 'depth'])
+def test_the_only_map_of_a_network_lies_in_the_memory_that_is_offered(tmp_path, task):
+    engine = build(save(awake_network(f'dla34_{task}'), tmp_path / 'one.safetensors'))
+    picture = image(1)
+    memory = MapMemory(
+        np.full((HEIGHT, WIDTH), 77, np.uint8), np.full((HEIGHT, WIDTH), -1, np.float32)
+    )
+    (scene,) = engine.batch([picture], [CAMERA], [memory])
+    found = getattr(scene, task)
+    assert found.data_ptr() == getattr(memory, task).ctypes.data
+    assert torch.equal(found, getattr(engine(picture, CAMERA), task))
 
 
 def test_bgr_memory_gives_the_same_scene(engine):
@@ -407,7 +425,7 @@ def test_an_error_of_the_gpu_rebuilds_the_engine_once(weights, monkeypatch, capl
     class Broken:
         backend, stages_ms = 'cuda graph', {}
 
-        def __call__(self, images, cameras, depths=None):
+        def __call__(self, images, cameras, memory=None):
             raise torch.AcceleratorError('CUDA error: an illegal memory access\nmore lines')
 
         def close(self):
@@ -439,7 +457,7 @@ def test_an_engine_that_fails_again_after_its_rebuild_is_not_rebuilt_for_each_fr
     class Broken:
         backend, stages_ms = 'cuda graph', {}
 
-        def __call__(self, images, cameras, depths=None):
+        def __call__(self, images, cameras, memory=None):
             raise torch.AcceleratorError('CUDA error: an illegal memory access')
 
         def close(self):
