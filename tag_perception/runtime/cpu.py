@@ -21,9 +21,9 @@ from tag_perception.config import InputError
 from tag_perception.core.preprocess import to_input, to_tensor, view_of
 from tag_perception.core.structures import Camera, Scene
 from tag_perception.runtime import cache
-from tag_perception.runtime.decoding import decode
-from tag_perception.runtime.labelling import labels_at
+from tag_perception.runtime.decoding import decode_boxes
 from tag_perception.runtime.machine import cpu_flags, cpu_name, package_version
+from tag_perception.runtime.maps import decode_maps
 from tag_perception.runtime.onnx import OnnxTrunk, code_digest, digest
 from tag_perception.runtime.openvino import OpenVinoTrunk
 from tag_perception.runtime.runner import MapMemory, timed
@@ -110,21 +110,11 @@ class CpuRunner:
         with timed(self.stages_ms, 'network'):
             outputs = self._network(inputs)
         with timed(self.stages_ms, 'decode'):
-            # Whatever has both maps has to write its depth once more.
-            place = None if memory is None else torch.from_numpy(memory.depth)[None]
-            scene = decode(outputs, self._peak_head, view, labels_at, place)[0]
+            boxes = decode_boxes(outputs, self._peak_head, view)
+            scene = decode_maps(outputs, memory or MapMemory.of_size(view.image_size))
+            scene = replace(scene, detection3d=None if boxes is None else boxes[0])
         with timed(self.stages_ms, 'download'):
-            return scene if memory is None else _moved(scene, memory)
-
-
-def _moved(scene: Scene, memory: MapMemory) -> Scene:
-    """The scene with its maps in `memory`, where its depth may lie already."""
-    semantic, depth = scene.semantic, scene.depth
-    if semantic is not None:
-        semantic = torch.from_numpy(memory.semantic).copy_(semantic)
-    if depth is not None and depth.data_ptr() != memory.depth.ctypes.data:
-        depth = torch.from_numpy(memory.depth).copy_(depth)
-    return replace(scene, semantic=semantic, depth=depth)
+            return scene
 
 
 def multiplies_bf16() -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Literal, cast
 
@@ -25,7 +25,7 @@ from tag_perception.core.tasks import semantic
 from tag_perception.runtime import streams
 from tag_perception.runtime.branch import Branch
 from tag_perception.runtime.copiers import Copiers
-from tag_perception.runtime.decoding import Labeller, decode
+from tag_perception.runtime.decoding import Labeller, decode_boxes, decode_maps
 from tag_perception.runtime.passes import Mark, Pass, Wrapped
 from tag_perception.runtime.runner import EngineFailure, MapMemory, first_line
 from tag_perception.runtime.tensorrt import TensorRtTrunk
@@ -157,23 +157,19 @@ class CudaRunner:
 
     def _compute(self, images: Tensor, bgr: Tensor, view: View, mark: Mark) -> Scene:
         """Batched Scene of images, all on the device; `mark` notes the end of each stage."""
-
-        @contextmanager
-        def beside() -> Iterator[None]:
-            with self._branch.beside():
-                mark('network')
-                yield
-                mark('maps')
-
         exact = self._dtype == torch.float32
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact):
             inputs = self._normalise(images, bgr)
             mark('preprocess')
             outputs = dict(zip(self._names, self._network(inputs), strict=True))
-            scene = decode(outputs, self._peak_head, view, self._label, beside=beside)
+            with self._branch.beside():
+                mark('network')
+                maps = decode_maps(outputs, view, self._label)
+                mark('maps')
+            boxes = decode_boxes(outputs, self._peak_head, view)
             self._branch.join()
         mark('decode')
-        return scene
+        return replace(maps, detection3d=boxes)
 
 
 def _build_network(

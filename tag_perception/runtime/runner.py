@@ -26,6 +26,11 @@ class MapMemory:
     depth: np.ndarray
     """(H, W) float32."""
 
+    @staticmethod
+    def of_size(size: tuple[int, int]) -> MapMemory:
+        """Memory of its own for an image of height, width."""
+        return MapMemory(np.empty(size, np.uint8), np.empty(size, np.float32))
+
 
 class Runner(Protocol):
     """One way from images to Scenes: `cpu.CpuRunner` or `cuda.CudaRunner`."""

@@ -1,4 +1,5 @@
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,14 +42,25 @@ class Kept:
         pass
 
 
+class Copies(SimpleNamespace):
+    """NumPy, with the sizes in bytes of what was copied."""
+
+    sizes: list[int]
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def copyto(self, to, what):
+        self.sizes.append(to.nbytes)
+        np.copyto(to, what)
+
+
 @pytest.fixture
 def copied(monkeypatch):
     """Sizes in bytes of what was copied into messages."""
-    sizes, copy = [], np.copyto
-    monkeypatch.setattr(
-        wire.np, 'copyto', lambda to, what: sizes.append(to.nbytes) or copy(to, what)
-    )
-    return sizes
+    numpy = Copies(sizes=[])
+    monkeypatch.setattr(wire, 'np', numpy)
+    return numpy.sizes
 
 
 def depth_of(image: Image) -> np.ndarray:

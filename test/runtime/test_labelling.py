@@ -27,9 +27,13 @@ def test_labels_equal_the_argmax_of_the_upsampled_logits(seed, cells, factors, r
     if rough:
         logits = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
     size = (cells[0] * factors[0], cells[1] * factors[1])
+    assert_labels(logits, size)
+
+
+def assert_labels(logits, size):
     upsampled = semantic.upsample(logits, size)
     actual = labels_at(logits, size).long()
-    assert actual.shape == (2, *size)
+    assert actual.shape == (len(logits), *size)
     highest = upsampled.amax(1)
     chosen = upsampled.gather(1, actual[:, None]).squeeze(1)
     assert (highest - chosen).max() <= 1e-5 * highest.abs().max()  # a tie may go either way
@@ -37,6 +41,6 @@ def test_labels_equal_the_argmax_of_the_upsampled_logits(seed, cells, factors, r
 
 
 @pytest.mark.parametrize('size', [(375, 1242), (540, 960), (512, 1000)])
-def test_sizes_that_are_no_multiple_take_the_plain_way(size):
-    logits = smooth_logits(1, 1, 16, 32)
-    assert torch.equal(labels_at(logits, size).long(), semantic.upsample(logits, size).argmax(1))
+@pytest.mark.parametrize('memory', [torch.contiguous_format, torch.channels_last])
+def test_sizes_that_are_no_multiple_take_the_other_way(size, memory):
+    assert_labels(smooth_logits(1, 2, 16, 32).contiguous(memory_format=memory), size)

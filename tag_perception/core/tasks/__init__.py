@@ -37,16 +37,10 @@ def decode(outputs: Mapping[str, Tensor], view: View) -> Scene:
     )
 
 
-def assemble(decoded: Mapping[str, Any], depth_place: Tensor | None = None) -> Scene:
-    """Scene of what the tasks' `decode` returned, by task.
-
-    `depth_place`: (B, H, W) float32 into which the depth is written where it has to be written.
-    """
+def assemble(decoded: Mapping[str, Any]) -> Scene:
+    """Scene of what the tasks' `decode` returned, by task."""
     scene = Scene(**{key: decoded.get(key) for key in TASKS})
     if scene.semantic is None or scene.depth is None:
         return scene
     sky = scene.semantic == SKY
-    if depth_place is None:
-        return replace(scene, depth=torch.where(sky, torch.nan, scene.depth))
-    none = torch.tensor(torch.nan)
-    return replace(scene, depth=torch.where(sky, none, scene.depth, out=depth_place))
+    return replace(scene, depth=torch.where(sky, torch.nan, scene.depth))

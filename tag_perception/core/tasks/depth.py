@@ -63,6 +63,10 @@ def decode(output: Tensor, view: View) -> Tensor:
 
 def to_metres(output: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, H, W) float32 metres of the raw (B, 1, h, w), bilinearly upsampled to `size`."""
-    depth_m = DEPTH_CAP_M * torch.sigmoid(output.float())
-    upsampled = F.interpolate(depth_m, size=size, mode='bilinear', align_corners=False)
+    upsampled = F.interpolate(in_metres(output), size=size, mode='bilinear', align_corners=False)
     return upsampled.squeeze(1)
+
+
+def in_metres(output: Tensor) -> Tensor:
+    """(B, 1, h, w) float32 metres of the raw (B, 1, h, w)."""
+    return DEPTH_CAP_M * torch.sigmoid(output.float())
