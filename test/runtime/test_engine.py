@@ -17,6 +17,7 @@ from tag_perception.core import checkpoint
 from tag_perception.core.inference import infer
 from tag_perception.core.network import PRESETS
 from tag_perception.core.structures import Camera
+from tag_perception.core.tasks import TASKS
 from tag_perception.runtime import cpu
 from tag_perception.runtime.engine import Engine, EngineConfig, EngineFailure
 from tag_perception.runtime.runner import MapMemory
@@ -67,6 +68,17 @@ def test_scene_has_the_size_of_the_image_and_lives_on_the_host(engine):
     assert scene.detection3d.center_cam.device.type == 'cpu'
     scores = scene.detection3d.score
     assert torch.equal(scores, scores.sort(descending=True).values)
+
+
+@pytest.mark.parametrize('place', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
+def test_no_task_is_forgotten(tmp_path, place):
+    """The engine has ways of its own to decode: CONTRIBUTING tells where a new task needs them."""
+    if place == 'cuda' and not torch.cuda.is_available():
+        pytest.skip('needs a CUDA device')
+    network = awake_network('tag_slim', tasks=tuple(TASKS))
+    engine = build(save(network, tmp_path / 'all.safetensors'), device=place)
+    scene = engine(image(), CAMERA)
+    assert [task for task in TASKS if getattr(scene, task) is None] == []
 
 
 @pytest.mark.parametrize('backend', ['torch', 'onnxruntime', 'openvino'])
