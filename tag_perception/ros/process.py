@@ -24,6 +24,9 @@ from tag_perception.ros import transport
 
 GRACE_S = 0.8
 """How long the work may take to end by itself before the process leaves without it."""
+LOOK_S = 0.1
+"""How often the main thread looks for signals: the kernel may give one to another thread, which
+sets Python's flag, but does not wake the thread whose business it is."""
 
 
 class Stop:
@@ -85,7 +88,8 @@ def run(work: Callable[[Stop], int | None], leave: bool = False) -> int:
         transport.keep_memory()  # before there is a second thread with memory of its own
         thread = threading.Thread(target=target, name='work', daemon=True)
         thread.start()
-        finished.wait()
+        while not finished.wait(LOOK_S):
+            pass
         if stop.is_set():
             thread.join(GRACE_S)
             if thread.is_alive():

@@ -48,6 +48,15 @@ def test_a_signal_wakes_the_work_and_the_exit_code_is_0(number):
     assert run(work) == 0
 
 
+def test_a_signal_that_another_thread_gets_is_not_lost():
+    def work(stop: Stop) -> int:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        assert stop.wait(TIMEOUT_S)
+        return 5
+
+    assert run(work) == 0
+
+
 HANGING = """
 import sys, time
 from tag_perception.ros.process import run
