@@ -50,8 +50,7 @@ def _winners(corners: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     classes to compare come first, so that each class is compared in a block without gaps.
     """
     weights = _bilinear_weights(rows, columns).to(corners)
-    # A class whose largest corner is under another's smallest cannot win anywhere between them.
-    contender = corners.amax(2) >= corners.amin(2).amax(1, keepdim=True)
+    contender = _can_win(corners.permute(2, 1, 0)).T
     contenders, order = contender.sum(1).sort(descending=True)
     ranked = contender[order].byte().argsort(dim=1, descending=True, stable=True)
     logits = corners[order].gather(1, ranked[:, :, None].expand(-1, -1, 4))
@@ -105,5 +104,12 @@ def _contenders(logits: Tensor) -> list[int]:
     corners = torch.stack(
         [padded[:, y : y + height + 1, x : x + width + 1] for y in (0, 1) for x in (0, 1)]
     )
-    possible = corners.amax(0) >= corners.amin(0).amax(0)
-    return possible.flatten(1).any(1).nonzero().flatten().tolist()
+    return _can_win(corners).flatten(1).any(1).nonzero().flatten().tolist()
+
+
+def _can_win(corners: Tensor) -> Tensor:
+    """(C, …) bool of squares whose four corners have logits (4, C, …).
+
+    A class whose largest corner is under another's smallest cannot win anywhere between them.
+    """
+    return corners.amax(0) >= corners.amin(0).amax(0)

@@ -43,4 +43,5 @@ def assert_labels(logits, size):
 @pytest.mark.parametrize('size', [(375, 1242), (540, 960), (512, 1000)])
 @pytest.mark.parametrize('memory', [torch.contiguous_format, torch.channels_last])
 def test_sizes_that_are_no_multiple_take_the_other_way(size, memory):
-    assert_labels(smooth_logits(1, 2, 16, 32).contiguous(memory_format=memory), size)
+    logits = smooth_logits(1, 2, 16, 32).contiguous(memory_format=memory)
+    assert torch.equal(labels_at(logits, size).long(), semantic.upsample(logits, size).argmax(1))
