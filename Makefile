@@ -14,7 +14,7 @@ export AMENT_PREFIX_PATH := $(abspath $(VENV))
 ifneq ($(ROS_DISTRO),)
 unexport ROS_DISTRO PYTHONPATH LD_LIBRARY_PATH CMAKE_PREFIX_PATH
 endif
-# Containers often set this: each process would compile torch anew, 3 s where its bytecode loads in 2.
+# Containers often set this: each process would compile torch anew, 4.5 s instead of 2.4 to import it.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup test test-slow fuzz soak coverage lint demo clean

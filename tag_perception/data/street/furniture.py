@@ -49,10 +49,7 @@ class Furniture(Builder):
             if self._free(s, 3) and dice.chance(0.85):
                 size, d = tall * dice.uniform(0.85, 1.15), side.sign * (side.kerb + 0.9)
                 foliage = colors.foliage(dice, self.weather.season)
-                self.stage.add(
-                    tree, s, d, 'vegetation', foliage, scale=(size, size, size),
-                    yaw=dice.uniform(-0.2, 0.2), shadow=2,
-                )  # fmt: skip
+                self.tree(tree, s, d, foliage, size, size, yaw=dice.uniform(-0.2, 0.2))
 
     def _signs(self, side: Side) -> None:
         dice = self.dice

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tag_perception.data.street import colors
 from tag_perception.data.street.dice import Dice, every
 from tag_perception.data.street.road import KNOTS, Cover
-from tag_perception.data.street.scenery import CROWNS, FACADES, FENCES, SHOPS
+from tag_perception.data.street.scenery import CROWNS, FACADES, FENCES, LOW_CROWN, LOW_HALF, SHOPS
 from tag_perception.data.street.stage import Stage
 from tag_perception.data.street.town import Plan, Side
 from tag_perception.data.street.weather import Weather
@@ -15,6 +15,7 @@ from tag_perception.data.street.weather import Weather
 FAR_M = 205.0
 """Beyond this the street is closed by a backdrop."""
 TREES = tuple(name.replace('crown', 'tree') for name in CROWNS)
+LOW_TREE = LOW_CROWN.replace('crown', 'tree')
 LOTS = {
     'residential': {'house': 5.0, 'block': 2.0, 'park': 1.0, 'wall': 1.5, 'yard': 1.0},
     'urban': {'block': 8.0, 'park': 0.7, 'wall': 0.8, 'yard': 0.8},
@@ -45,8 +46,17 @@ class Builder:
             return
         width = height * dice.uniform(0.8, 1.15)
         tree = dice.pick(TREES) if height > 4 else 'tree_round'
+        self.tree(tree, s, d, foliage, width, height, yaw)
+
+    def tree(
+        self, name: str, s: float, d: float, foliage: colors.Palette, width: float, height: float,
+        yaw: float,
+    ) -> None:  # fmt: skip
+        """A tree; branches near the ground end where the next lane begins."""
+        if name == LOW_TREE:
+            width = min(width, self.plan.room(d) / LOW_HALF)
         size = (width, width, height)
-        self.stage.add(tree, s, d, 'vegetation', foliage, scale=size, yaw=yaw, shadow=2)
+        self.stage.add(name, s, d, 'vegetation', foliage, scale=size, yaw=yaw, shadow=2)
 
     def block(
         self, texture: str, s: float, d: float, label: str, tone: colors.Palette,

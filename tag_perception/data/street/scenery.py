@@ -11,7 +11,11 @@ from tag_perception.data.street.textures import TEXTURE
 
 FACADES = tuple(name for name in TEXTURE if name.startswith('facade'))
 SHOPS = ('shop_a', 'shop_b')
-CROWNS = ('crown_round', 'crown_tall', 'crown_flat', 'crown_thin', 'crown_cone')
+LOW_CROWN = 'crown_cone'
+"""The crown that begins near the ground, so that nothing drives or looks below it."""
+LOW_HALF = 0.3
+"""Half the width of its lowest branches, in units of the tree's scale."""
+CROWNS = ('crown_round', 'crown_tall', 'crown_flat', 'crown_thin', LOW_CROWN)
 SIGNS = tuple(name for name in TEXTURE if name.startswith('sign_'))
 POSTERS = ('poster_a', 'poster_b', 'poster_c')
 BLOCKS = ('stone', 'brick', 'concrete', 'plaster', 'boards', 'sheet', 'hedge', 'plain', 'tiles')
@@ -80,9 +84,9 @@ def _signal(texture: str) -> Shape:
 def _tree(crown: str) -> Shape:
     """A tree of height 1 whose two layers of leaves face along x."""
     s = Solid()
-    fork = 0.16 if crown == 'crown_cone' else 0.42
+    fork = 0.16 if crown == LOW_CROWN else 0.42
     s.prism((0, 0, 0), (0, 0, fork + 0.2), (0.026, 0.016), 1, 'bark', 6)
-    low, half = (0.04, 0.3) if crown == 'crown_cone' else (0.24, 0.4)
+    low, half = (0.04, LOW_HALF) if crown == LOW_CROWN else (0.24, 0.4)
     s.quad(box_face((0.02, -half, low), (0.02, half, 1.0), 'back'), 0, crown)
     inner = half * 0.72
     s.quad(box_face((-0.1, inner, low + 0.08), (-0.1, -inner, 0.86), 'back'), 2, crown)

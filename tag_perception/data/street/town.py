@@ -86,6 +86,10 @@ class Plan:
         """Colour of the carriageway."""
         return next(strip.color for strip in self.road.strips if strip.label == 'road')
 
+    def room(self, d: float) -> float:
+        """Metres from d to the nearest lane; below 0 within one."""
+        return min(abs(d - lane.d) - lane.width / 2 for lane in self.lanes)
+
     def in_median(self, d: float, margin: float = 0.0) -> bool:
         """Whether d lies between the carriageways."""
         return self.median is not None and self.median[0] - margin < d < self.median[1] + margin
