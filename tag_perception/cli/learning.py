@@ -67,8 +67,12 @@ def publish(arguments: Sequence[str]) -> int:
     parser.add_argument('checkpoint', help='e.g. out/train/<experiment>/best.safetensors')
     parser.add_argument('output', help='e.g. models/<name>.safetensors')
     parser.add_argument('--results', metavar='FILE', help='results.json of evaluate')
+    parser.add_argument(
+        '--sky-bias', type=float, default=0.0, metavar='X',
+        help='added to the logit of sky; below 0, less is taken for sky, which has no depth',
+    )  # fmt: skip
     args = parser.parse_args(arguments)
     from tag_perception.learn import publishing
 
-    print(publishing.publish(args.checkpoint, args.output, args.results))
+    print(publishing.publish(args.checkpoint, args.output, args.results, args.sky_bias))
     return 0

@@ -11,20 +11,33 @@ import torch
 
 from tag_perception.config import InputError
 from tag_perception.core import checkpoint
+from tag_perception.core.labels import SKY
 
 
-def publish(source: Path | str, target: Path | str, results: Path | str | None = None) -> str:
+def publish(
+    source: Path | str,
+    target: Path | str,
+    results: Path | str | None = None,
+    sky_bias: float = 0.0,
+) -> str:
     """Write the checkpoint `source` to `target` in fp16; returns a summary for the model card.
 
-    `results` is a results file of `evaluate`; its numbers go into the metadata. Of absolute paths
-    the names stay: folders are those of one machine, and nobody else's business. Raises InputError
-    where a weight does not fit in fp16 or a file cannot be read.
+    `results` is a results file of `evaluate`; its numbers go into the metadata. `sky_bias` is
+    added to the logit of sky: what is taken for sky loses its depth, which costs more than the
+    cross-entropy of training knows. Of absolute paths the names stay: folders are those of one
+    machine, and nobody else's business. Raises InputError where a weight does not fit in fp16, a
+    file cannot be read, or there is no sky to bias.
     """
     loaded = checkpoint.load(source)
+    metadata = _without_folders(loaded.metadata)
+    if sky_bias:
+        if 'semantic' not in loaded.config.tasks:
+            raise InputError(f'{source}: has no semantic head, so no sky; leave --sky-bias out')
+        loaded.network.get_parameter('heads.semantic.2.bias').data[SKY] += sky_bias
+        metadata['sky_bias'] = metadata.get('sky_bias', 0.0) + sky_bias
     for name, value in loaded.network.state_dict().items():
         if value.is_floating_point() and not value.half().isfinite().all():
             raise InputError(f'{source}: {name} does not fit in fp16; keep the file as it is')
-    metadata = _without_folders(loaded.metadata)
     if results is not None:
         metadata['scores'] = _scores(Path(results))
     checkpoint.save(target, loaded.network, loaded.config, metadata, dtype=torch.float16)

@@ -30,6 +30,28 @@ def test_a_published_file_is_half_as_large_and_holds_its_scores(source, tmp_path
         torch.testing.assert_close(value, original[name], rtol=1e-3, atol=1e-6)
 
 
+def test_a_bias_against_sky_moves_its_logit_alone_and_is_recorded(source, tmp_path):
+    once, twice = tmp_path / 'once.safetensors', tmp_path / 'twice.safetensors'
+    publish(source, once, sky_bias=-1.0)
+    publish(once, twice, sky_bias=0.25)
+    before, after = checkpoint.load(source), checkpoint.load(twice)
+    assert after.metadata == {'step': 7, 'sky_bias': -0.75}
+    image = torch.rand(1, 3, 64, 128)
+    with torch.no_grad():
+        moved, still = (c.network.eval()(image)['semantic'] for c in (after, before))
+    change = (moved - still).mean((0, 2, 3))
+    expected = torch.zeros(19)
+    expected[10] = -0.75  # train id of sky
+    torch.testing.assert_close(change, expected, rtol=0, atol=0.01)
+
+
+def test_a_network_without_sky_takes_no_bias(tmp_path):
+    config = NetworkConfig(width=8, input_size=(64, 128), tasks=('depth',))
+    checkpoint.save(tmp_path / 'a.safetensors', build_network(config), config, {})
+    with pytest.raises(InputError, match=r'a\.safetensors: has no semantic head'):
+        publish(tmp_path / 'a.safetensors', tmp_path / 'b.safetensors', sky_bias=-1.0)
+
+
 def test_folders_of_this_machine_are_not_published(source, tmp_path):
     loaded = checkpoint.load(source)
     told = {'init_from': str(source), 'data': {'root': 'out/streets', 'size': [64, 128]}}
