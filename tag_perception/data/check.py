@@ -77,6 +77,7 @@ def check_dataset(root: Path | str) -> Check:
             count.broken += 1
             check.problems.append(str(error))
     check.problems += _strays(root, frames, kinds)
+    check.problems = list(dict.fromkeys(check.problems))  # the frames of a snippet share files
     return check
 
 

@@ -9,6 +9,7 @@ from tag_perception.cli import main
 from tag_perception.config import InputError
 from tag_perception.data.check import check_dataset, format_counts
 from tag_perception.data.cityscapes3d import Cityscapes3D
+from tag_perception.data.street.tree import write_tree as write_streets
 
 
 @pytest.fixture
@@ -59,6 +60,19 @@ def test_every_problem_is_listed(tree):
     box_file = frames[2].path('detection3d')
     disagreements = [p for p in check_dataset(tree).problems if p.startswith(f'{box_file}: sen')]
     assert [p.split(': ')[1] for p in disagreements] == ['sensor.fx', 'sensor.sensor_T_ISO_8855']
+
+
+def test_a_broken_file_that_thirty_frames_share_is_one_problem(tmp_path):
+    write_streets(tmp_path, 0, frames=1, size=(32, 64), split='val', sequence=True)
+    camera = Cityscapes3D(tmp_path, 'val').frames[0].path('camera')
+    camera.write_text('x')
+    check = check_dataset(tmp_path)
+    (problem,) = check.problems
+    assert problem.startswith(f'{camera}: not valid JSON')
+    assert {split: count.broken for split, count in check.splits.items()} == {
+        'val': 1,
+        'val (sequence)': 30,
+    }
 
 
 def test_the_verb_ends_with_counts_and_tells_by_its_exit_code(tree, capsys):

@@ -9,7 +9,7 @@ from tag_perception.data.street.weather import draw
 
 
 def test_branches_near_the_ground_end_before_the_lanes():
-    tree = shapes()[LOW_TREE]
+    number, tree = list(shapes()).index(LOW_TREE), shapes()[LOW_TREE]
     low, high = tree.low[1], tree.high[1]
     nearest_m = []
     for seed in range(60):
@@ -20,9 +20,9 @@ def test_branches_near_the_ground_end_before_the_lanes():
         for shape, (_, d, _, _), (_, width, _) in zip(
             stage.shape, stage.place, stage.scale, strict=True
         ):
-            if list(shapes())[shape] == LOW_TREE:
+            if shape == number:
                 for lane in street.lanes:
                     right, left = lane.d - lane.width / 2, lane.d + lane.width / 2
                     nearest_m.append(max(d + low * width - left, right - d - high * width))
     assert len(nearest_m) > 1000
-    assert -1e-6 < min(nearest_m) < 1e-6  # and none is narrower than it has to be
+    assert -1e-6 < min(nearest_m) < 1e-6  # some reach to the very edge
